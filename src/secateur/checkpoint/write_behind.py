@@ -1,0 +1,90 @@
+"""One file, written in order by a thread of its own, so that producing the next bytes overlaps with writing these."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from secateur.checkpoint.files import disk_error
+
+PENDING_BYTES = 256 << 20
+"""Bytes that may wait for the writer before the producer waits too."""
+CHUNK = 16 << 20
+"""Bytes of one write call; the kernel is told to start writing each chunk to disk as it comes, so that dirty pages
+never pile up and the final fsync finds little left to do."""
+
+
+class WriteBehind:
+    """``put`` queues bytes, leaving the block waits for all of them. The first failed write is raised by either."""
+
+    def __init__(self, path: Path, *, pending_bytes: int = PENDING_BYTES) -> None:
+        self.path = path
+        self._limit = pending_bytes
+        self._queue: deque[memoryview] = deque()
+        self._waiting = 0
+        self._closing = False
+        self._error: OSError | None = None
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="secateur-writer", daemon=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except OSError as cause:
+            raise disk_error(cause, self.path) from cause
+        self._thread.start()
+        return self
+
+    def put(self, data: memoryview) -> None:
+        """Queue ``data``; waits while more than the allowed bytes are pending. It must not change afterwards."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._error or self._waiting + len(data) <= self._limit or not self._waiting)
+            self._raise()
+            self._queue.append(data)
+            self._waiting += len(data)
+            self._changed.notify_all()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            if kind is not None:
+                self._queue.clear()
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+        os.close(self._fd)
+        if kind is None:
+            self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise disk_error(self._error, self.path, needed=self._waiting) from self._error
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._closing)
+                if not self._queue:
+                    return
+                data = self._queue.popleft()
+            try:
+                self._write(data)
+            except OSError as cause:
+                with self._changed:
+                    self._error = cause
+                    self._queue.clear()
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._waiting -= len(data)
+                self._changed.notify_all()
+
+    def _write(self, data: memoryview) -> None:
+        done = 0
+        while done < len(data):
+            done += os.write(self._fd, data[done : done + CHUNK])
