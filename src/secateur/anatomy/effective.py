@@ -1,0 +1,82 @@
+"""The config as transformers understands it: defaults filled in, aliases resolved, never any remote code."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from secateur.errors import ConfigError
+
+
+class Effective(Mapping[str, Any]):
+    """Read-only view of a transformers config object; a missing field reads as ``None`` only through ``get``."""
+
+    def __init__(self, config: Any) -> None:
+        self._config = config
+
+    def __getitem__(self, key: str) -> Any:
+        try:
+            return getattr(self._config, key)
+        except AttributeError:
+            raise KeyError(key) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._config.to_dict())
+
+    def __len__(self) -> int:
+        return len(self._config.to_dict())
+
+    def aliases(self, name: str) -> set[str]:
+        """All spellings of a config field, ``name`` among them."""
+        table: dict[str, str] = dict(getattr(self._config, "attribute_map", {}))
+        canonical = table.get(name, name)
+        return {name, canonical} | {alias for alias, target in table.items() if target == canonical}
+
+
+def effective_config(raw: Mapping[str, Any]) -> Effective:
+    """Build the config object of ``raw['model_type']`` with the class that ships in transformers.
+
+    Raises ConfigError when transformers does not know the type or refuses the values.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    model_type = raw.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        raise ConfigError(
+            f"transformers has no built-in config class for model_type {model_type!r}",
+            hint="upgrade transformers, or use a checkpoint whose architecture is built in; remote code is never run",
+        )
+    try:
+        with _quiet():
+            return Effective(CONFIG_MAPPING[model_type].from_dict(_plain_floats(dict(raw))))
+    except Exception as e:  # transformers validates with many exception types; all mean the same to the user
+        reason = " ".join(str(e).split())[:400]
+        raise ConfigError(
+            f"transformers refuses this {model_type} config: {type(e).__name__}: {reason}",
+            hint="correct config.json; the message above names the field",
+        ) from None
+
+
+def _plain_floats(value: Any) -> Any:
+    """Undo transformers' JSON spelling of non-finite floats, ``{"__float__": "Infinity"}``."""
+    if isinstance(value, dict):
+        if set(value) == {"__float__"} and value["__float__"] in ("Infinity", "-Infinity", "NaN"):
+            return float(value["__float__"])
+        return {k: _plain_floats(v) for k, v in value.items()}
+    return [_plain_floats(v) for v in value] if isinstance(value, list) else value
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Config classes warn about unrelated defaults; those lines would drown our own messages."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

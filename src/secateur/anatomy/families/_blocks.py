@@ -1,0 +1,98 @@
+"""Blocks that several families share. A family takes them as they are or overrides single entries."""
+
+from __future__ import annotations
+
+from secateur.anatomy.family import Cache, Fixed, under, when
+
+__all__ = [
+    "ATTENTION_CACHE",
+    "HEAD",
+    "MAMBA1",
+    "MAMBA1_CACHE",
+    "MAMBA2",
+    "MAMBA2_CACHE",
+    "ROPE",
+    "attention",
+    "experts",
+    "glu",
+    "qk_norm",
+    "under",
+    "when",
+]
+
+_XBC = "(x:g h p + B:g n + C:g n)"
+_ZXBCDT = "(z:g h p + x:g h p + B:g n + C:g n + dt:g h)"
+
+#: The Mamba-2 mixer (arXiv 2405.21060): heads are indexed inside the group whose B and C they share.
+MAMBA2 = {
+    "in_proj.weight": f"{_ZXBCDT} d",
+    "conv1d.weight": f"{_XBC} 1 w",
+    "dt_bias": "(g h)",
+    "A_log": "(g h)",
+    "D": "(g h)",
+    "norm.weight": "(g [h p])",
+    "out_proj.weight": "d (g h p)",
+}
+MAMBA2_BIASES = {"in_proj.bias": _ZXBCDT, "out_proj.bias": "d"}
+MAMBA2_CONV_BIAS = {"conv1d.bias": _XBC}
+MAMBA2_CACHE = Cache(state="g*h*p*n", conv="(g*h*p + 2*g*n)*w")
+
+#: The Mamba-1 mixer (arXiv 2312.00752): channels have no groups.
+MAMBA1 = {
+    "in_proj.weight": "(x:c1 + z:c1) d",
+    "conv1d.weight": "c1 1 w",
+    "x_proj.weight": "(dt:t + B:n + C:n) c1",
+    "dt_proj.weight": "c1 t",
+    "dt_proj.bias": "c1",
+    "A_log": "c1 n",
+    "D": "c1",
+    "out_proj.weight": "d c1",
+}
+MAMBA1_BIASES = {"in_proj.bias": "(x:c1 + z:c1)", "out_proj.bias": "d"}
+MAMBA1_CONV_BIAS = {"conv1d.bias": "c1"}
+MAMBA1_CACHE = Cache(state="c1*n", conv="c1*w")
+
+ATTENTION_CACHE = Cache(per_token="k*e + k*c")
+
+HEAD = {"lm_head.weight": "v d if not tie_word_embeddings"}
+
+
+def attention(q: str = "q_proj", k: str = "k_proj", v: str = "v_proj", o: str = "o_proj") -> dict[str, str]:
+    """Grouped-query attention weights (arXiv 2305.13245): query heads are indexed inside their key/value head."""
+    return {
+        f"{q}.weight": "(k r e) d",
+        f"{k}.weight": "(k e) d",
+        f"{v}.weight": "(k c) d",
+        f"{o}.weight": "d (k r c)",
+    }
+
+
+def attention_biases(q: str = "q_proj", k: str = "k_proj", v: str = "v_proj", o: str = "o_proj") -> dict[str, str]:
+    """Biases of :func:`attention`."""
+    return {f"{q}.bias": "(k r e)", f"{k}.bias": "(k e)", f"{v}.bias": "(k c)", f"{o}.bias": "d"}
+
+
+def qk_norm(q: str = "q_norm", k: str = "k_norm", norm: str = "[e]") -> dict[str, str]:
+    """Per-head RMS norms of queries and keys."""
+    return {f"{q}.weight": norm, f"{k}.weight": norm}
+
+
+def glu(gate: str = "gate_proj", up: str = "up_proj", down: str = "down_proj", f: str = "f") -> dict[str, str]:
+    """Gated feed-forward weights; gate and up share one index over the inner axis ``f``."""
+    return {f"{gate}.weight": f"{f} d", f"{up}.weight": f"{f} d", f"{down}.weight": f"d {f}"}
+
+
+def glu_biases(gate: str = "gate_proj", up: str = "up_proj", down: str = "down_proj", f: str = "f") -> dict[str, str]:
+    """Biases of :func:`glu`."""
+    return {f"{gate}.bias": f, f"{up}.bias": f, f"{down}.bias": "d"}
+
+
+def experts(prefix: str = "experts.{E}.", names: str = "gate_proj up_proj down_proj", f: str = "fe") -> dict[str, str]:
+    """Routed experts as files hold them: one set of matrices per expert."""
+    return under(prefix, glu(*names.split(), f=f))
+
+
+ROPE = (
+    Fixed("e", "rotary embedding: the frequencies follow from head_dim"),
+    Fixed("c", "the config has one field for the channels of keys and values"),
+)

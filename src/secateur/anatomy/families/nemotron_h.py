@@ -1,0 +1,77 @@
+"""Nemotron-H (arXiv 2504.03624): each layer is one sub-block - Mamba-2, attention without positions, MLP or MoE."""
+
+from __future__ import annotations
+
+from secateur.anatomy.families._blocks import (
+    ATTENTION_CACHE,
+    HEAD,
+    MAMBA2,
+    MAMBA2_BIASES,
+    MAMBA2_CACHE,
+    MAMBA2_CONV_BIAS,
+    attention,
+    attention_biases,
+    under,
+    when,
+)
+from secateur.anatomy.family import Advice, Block, Family, Rule, Slot
+from secateur.anatomy.selectors import TypeList
+
+_MAMBA = MAMBA2 | when("use_conv_bias", MAMBA2_CONV_BIAS) | when("use_bias", MAMBA2_BIASES)
+_ATTENTION = attention() | when("attention_bias", attention_biases())
+_MLP = {"up_proj.weight": "f d", "down_proj.weight": "d f"} | when(
+    "mlp_bias", {"up_proj.bias": "f", "down_proj.bias": "d"}
+)
+_MOE = {
+    "gate.weight": "E d",
+    "gate.e_score_correction_bias": "E",
+    "experts.{E}.up_proj.weight": "fe d",
+    "experts.{E}.down_proj.weight": "d fe",
+    "shared_experts.up_proj.weight": "fs d",
+    "shared_experts.down_proj.weight": "d fs",
+}
+
+FAMILY = Family(
+    model_type="nemotron_h",
+    architecture="NemotronHForCausalLM",
+    roots=("backbone.", "model."),
+    fields="hidden_size=d vocab_size=v n_groups=g mamba_num_heads=g*h mamba_head_dim=p ssm_state_size=n conv_kernel=w "
+    "intermediate_size=f moe_intermediate_size=fe moe_shared_expert_intermediate_size=fs n_routed_experts=E "
+    "num_key_value_heads=k num_attention_heads=k*r head_dim=e head_dim=c",
+    stem={"embeddings.weight": "v d", "norm_f.weight": "[d]"},
+    head=HEAD,
+    every_layer={"norm.weight": "[d]"},
+    slots=(
+        Slot(
+            "mixer",
+            TypeList(
+                "layers_block_type",
+                {
+                    "mamba": "mamba",
+                    "linear_attention": "mamba",
+                    "attention": "attention",
+                    "full_attention": "attention",
+                    "mlp": "mlp",
+                    "moe": "moe",
+                },
+                raw_keys=("layers_block_type", "hybrid_override_pattern"),
+            ),
+            {
+                "mamba": Block(under("mixer.", _MAMBA), MAMBA2_CACHE),
+                "attention": Block(under("mixer.", _ATTENTION), ATTENTION_CACHE),
+                "mlp": Block(under("mixer.", _MLP)),
+                "moe": Block(under("mixer.", _MOE)),
+            },
+        ),
+    ),
+    # attention carries no positions, so any channels may go; the 1/sqrt(head_dim) scale follows the config
+    rescale={"mixer.q_proj.weight": "e**0.5", "mixer.q_proj.bias": "e**0.5"},
+    rules=(Rule("E % n_group == 0", "group-limited routing deals experts to groups of equal size"),),
+    needs=("attention",),
+    eps_field="layer_norm_epsilon",
+    ignored={r"mtp\..*": "multi-token-prediction layers are not loaded by transformers and do not fit the new shape"},
+    advice=(
+        Advice("llama.cpp", "(g*h*p) % 64 == 0", "its converter expects the SSM inner size to be a multiple of 64"),
+        Advice("CUDA kernels", "(g*h*p + 2*g*n) % 8 == 0", "causal-conv1d wants convolution channels divisible by 8"),
+    ),
+)

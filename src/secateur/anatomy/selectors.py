@@ -1,0 +1,152 @@
+"""How a config lists its layers: which kind of block stands where, and how to say it again for fewer layers.
+
+Each selector reads kinds from the effective config (the one transformers builds, defaults filled in) and edits the
+raw config.json. The reading is checked again after every edit, so a list the config cannot say is always refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from secateur.errors import ConfigError, InexpressibleError
+
+Config = Mapping[str, Any]
+
+
+class Selector(Protocol):
+    """Reads and rewrites the per-layer kinds of one slot."""
+
+    def read(self, config: Config, layers: int) -> list[str]:
+        """Kind of every layer."""
+        ...
+
+    def edit(self, config: Config, raw: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:
+        """Changes to the raw config when only the layers ``keep`` stay (old indices, increasing)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Always:
+    """Every layer has the same kind."""
+
+    kind: str
+
+    def read(self, config: Config, layers: int) -> list[str]:
+        return [self.kind] * layers
+
+    def edit(self, config: Config, raw: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class TypeList:
+    """A list (or a string of letters) with one entry per layer.
+
+    ``field``: attribute of the effective config. ``kinds``: spelling -> kind; the first spelling of a kind is the one
+    written when the raw config does not hold the list. ``raw_keys``: where the raw config may hold it.
+    """
+
+    field: str
+    kinds: Mapping[str, str]
+    raw_keys: tuple[str, ...] = ()
+
+    def read(self, config: Config, layers: int) -> list[str]:
+        values = config[self.field]
+        if values is None or len(values) != layers:
+            raise ConfigError(f"config field {self.field!r} lists {len(values or ())} layers, expected {layers}")
+        unknown = sorted({str(v) for v in values if v not in self.kinds})
+        if unknown:
+            raise ConfigError(
+                f"config field {self.field!r} names unknown layer kinds {unknown}, expected {sorted(self.kinds)}"
+            )
+        return [self.kinds[v] for v in values]
+
+    def edit(self, config: Config, raw: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:
+        layers = len(config[self.field])
+        keys = self.raw_keys or (self.field,)
+        edits: dict[str, Any] = {}
+        for key in keys:
+            value = raw.get(key)
+            if isinstance(value, str) and len(value) == layers:
+                edits[key] = "".join(value[i] for i in keep)
+            elif isinstance(value, list) and len(value) == layers:
+                edits[key] = [value[i] for i in keep]
+        if not edits:
+            spelling = {kind: s for s, kind in reversed(self.kinds.items())}
+            edits[keys[0]] = [spelling[self.kinds[config[self.field][i]]] for i in keep]
+        return edits
+
+
+@dataclass(frozen=True, slots=True)
+class IndexList:
+    """A list of the layer indices that have kind ``inside``; all others have kind ``outside``."""
+
+    field: str
+    inside: str
+    outside: str
+
+    def read(self, config: Config, layers: int) -> list[str]:
+        listed = set(config[self.field] or ())
+        return [self.inside if i in listed else self.outside for i in range(layers)]
+
+    def edit(self, config: Config, raw: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:
+        listed = set(config[self.field] or ())
+        return {self.field: [new for new, old in enumerate(keep) if old in listed]}
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """Qwen's mixture-of-experts rule: every ``step``-th layer is sparse unless it is listed as dense."""
+
+    dense_list: str = "mlp_only_layers"
+    step: str = "decoder_sparse_step"
+    experts: str = "num_experts"
+    dense: str = "dense"
+    sparse: str = "moe"
+
+    def read(self, config: Config, layers: int) -> list[str]:
+        listed, step = set(config[self.dense_list] or ()), config[self.step]
+        return [
+            self.sparse if i not in listed and config[self.experts] > 0 and (i + 1) % step == 0 else self.dense
+            for i in range(layers)
+        ]
+
+    def edit(self, config: Config, raw: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:
+        kinds = self.read(config, max(keep, default=-1) + 1)
+        edits: dict[str, Any] = {self.dense_list: [n for n, o in enumerate(keep) if kinds[o] == self.dense]}
+        if config[self.step] != 1:
+            edits[self.step] = 1
+        return edits if edits[self.dense_list] or self.dense_list in raw or self.step in edits else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Layer ``i`` has kind ``hit`` when ``i % period == offset`` (Jamba)."""
+
+    period: str
+    offset: str
+    hit: str
+    miss: str
+    needs: str | None = None
+
+    def read(self, config: Config, layers: int) -> list[str]:
+        if self.needs is not None and not config[self.needs] > 1:
+            return [self.miss] * layers
+        return [self.hit if i % config[self.period] == config[self.offset] else self.miss for i in range(layers)]
+
+    def edit(self, config: Config, raw: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:
+        kinds = self.read(config, max(keep, default=-1) + 1)
+        wanted = [kinds[i] == self.hit for i in keep]
+        old = (int(config[self.period]), int(config[self.offset]))
+        choices = [old] + [(p, o) for p in range(1, len(keep) + 2) for o in range(p)]
+        for p, o in choices:
+            if all((i % p == o) == hit for i, hit in enumerate(wanted)):
+                return {self.period: p, self.offset: o}
+        places = [i for i, hit in enumerate(wanted) if hit]
+        raise InexpressibleError(
+            f"the layers left would have kind {self.hit!r} at {places} of {len(keep)}, "
+            f"but the config can only say 'every {self.period} layers from {self.offset}'",
+            hint="drop layers so that the survivors keep one period and offset",
+        )
