@@ -81,8 +81,9 @@ def _square_sums(t: torch.Tensor) -> list[NDArray[np.float64]]:
         squares = t[start : start + step].to(torch.float32).square()
         for j in range(t.ndim):
             part = squares.sum(dim=[k for k in range(t.ndim) if k != j], dtype=torch.float64).numpy()
-            sums[j][start : start + len(part)] += part if j == 0 else 0
-            if j:
+            if j == 0:
+                sums[j][start : start + len(part)] = part
+            else:
                 sums[j] += part
     return sums
 

@@ -29,7 +29,7 @@ def public_axis(anatomy: Anatomy, name: str) -> PublicAxis:
 
 def refusal(anatomy: Anatomy, axis: PublicAxis) -> str | None:
     """Why the config cannot resize ``axis`` at all, or None when it can."""
-    for symbol in tied_axes(anatomy.family, axis.symbol):
+    for symbol in (axis.symbol, *tied_axes(anatomy.family, axis.symbol)):
         fixed = anatomy.fixed(symbol)
         if fixed is not None and symbol in anatomy.live:
             return fixed.why
