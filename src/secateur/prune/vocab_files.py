@@ -101,11 +101,14 @@ def read_tokenizer(folder: Path) -> tuple[dict[str, Any], BpeTokenizer]:
 
 def load_library(raw: Mapping[str, Any]) -> Tokenizer:
     """The library's tokenizer, without truncation, padding and dropout: every text as it is, the same every time."""
-    plain = {**raw, "truncation": None, "padding": None, "model": {**raw["model"], "dropout": None}}
     try:
-        return Tokenizer.from_str(json.dumps(plain))
+        tokenizer = Tokenizer.from_str(json.dumps(raw))
     except Exception as error:  # the library raises plain Exception for whatever it cannot read
         raise CheckpointError(f"tokenizer.json: the tokenizers library refuses it: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.model.dropout = None
+    return tokenizer
 
 
 def read_object(path: Path, missing: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -288,7 +291,8 @@ def _left_behind(folder: Path) -> dict[str, str]:
 
 
 def _dump(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    # A lone surrogate has no UTF-8; backslashreplace writes the very escape that JSON has for it.
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def _write(out: Path, files: Mapping[str, bytes]) -> None:

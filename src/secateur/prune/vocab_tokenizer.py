@@ -216,14 +216,13 @@ def _rank(merges: Sequence[tuple[str, str]], vocab: Mapping[str, int]) -> dict[P
     """Rank and result of every pair. A pair listed twice has its last rank, as in the library."""
     ranks: dict[Pair, tuple[int, int]] = {}
     for rank, (left, right) in enumerate(merges):
-        try:
-            ranks[vocab[left], vocab[right]] = (rank, vocab[left + right])
-        except KeyError as missing:
+        if missing := [token for token in (left, right, left + right) if token not in vocab]:
             raise CheckpointError(
-                f"tokenizer.json: merge {rank} ({left!r}, {right!r}) needs token {missing.args[0]!r}, "
+                f"tokenizer.json: merge {rank} ({left!r}, {right!r}) needs token {missing[0]!r}, "
                 "which the vocabulary does not have",
                 hint=_RESAVE,
-            ) from None
+            )
+        ranks[vocab[left], vocab[right]] = (rank, vocab[left + right])
     return ranks
 
 
