@@ -1,0 +1,61 @@
+"""The command line: thin verbs over the library. Wrong input ends in one message and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from secateur.cli import demo, inspect, plan, prune, verify
+from secateur.cli.common import err
+from secateur.errors import SecateurError
+
+app = typer.Typer(
+    name="secateur",
+    help="Make language models smaller and keep them good. A standard checkpoint goes in, a standard checkpoint comes out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for verb in (inspect, plan, prune, verify, demo):
+    app.command(verb.NAME, help=verb.HELP)(verb.run)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point. Exit codes: 0 done, 1 a verification failed, 2 the input cannot be used, 130 interrupted."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    import click
+
+    try:
+        result = app(args=list(argv), standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except SecateurError as e:
+        _say(e.message, e.hint)
+    except click.exceptions.NoArgsIsHelpError as e:
+        e.show()
+    except click.ClickException as e:
+        e.show()
+    except click.exceptions.Abort:
+        err.print("interrupted; nothing was left half-written")
+        return 130
+    except KeyboardInterrupt:
+        err.print("interrupted; nothing was left half-written")
+        return 130
+    except (OSError, MemoryError) as e:
+        where = f": {e.filename}" if isinstance(e, OSError) and e.filename else ""
+        _say(f"{type(e).__name__}{where}: {e.strerror if isinstance(e, OSError) else 'out of memory'}", None)
+    return 2
+
+
+def _say(message: str, hint: str | None) -> None:
+    err.print("[bold red]error:[/] ", end="")
+    err.print(message, markup=False)
+    if hint:
+        err.print("[bold]hint:[/] ", end="")
+        err.print(hint, markup=False)

@@ -1,0 +1,106 @@
+"""``secateur plan``: a shape within a budget, before any weight is touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from secateur.cli.common import human_bytes, human_count, out, parse_indices, parse_keep, print_json
+from secateur.errors import UsageError
+
+if TYPE_CHECKING:
+    from secateur.model import Model
+    from secateur.prune.plan import Plan
+
+NAME = "plan"
+HELP = """Choose a smaller shape and say exactly what it will cost. A config.json is enough.
+
+Examples:
+
+    secateur plan ./checkpoint --params 60%
+
+    secateur plan ./config.json --bytes 8GB --keep ssm_state=128 --out plan.json
+
+    secateur plan ./checkpoint --keep hidden=3072,ffn=12288,ssm_heads=112 --drop-layers 20-23"""
+
+ModelArgument = Annotated[str, typer.Argument(help="checkpoint folder, config.json, or hub id")]
+Params = Annotated[str | None, typer.Option(help="parameters to stay within: 60%, 4B, 350M")]
+Bytes = Annotated[str | None, typer.Option(help="tensor bytes to stay within: 60%, 8GB, 8GiB")]
+Keep = Annotated[str | None, typer.Option(help="sizes that are given: hidden=3072,ffn=12288,layers=20")]
+Drop = Annotated[str | None, typer.Option("--drop-layers", help="layers to drop: 3,7-9")]
+Revision = Annotated[str | None, typer.Option(help="hub revision")]
+
+
+def run(
+    model: ModelArgument,
+    params: Params = None,
+    bytes: Bytes = None,
+    keep: Keep = None,
+    drop_layers: Drop = None,
+    save: Annotated[Path | None, typer.Option("--out", help="write the plan to this file")] = None,
+    json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+    revision: Revision = None,
+) -> None:
+    from secateur.model import open_model
+
+    with open_model(model, revision=revision) as opened:
+        made = from_options(opened, params, bytes, keep, drop_layers)
+        if save is not None:
+            made.save(save)
+        if json:
+            print_json(made.to_json())
+            return
+        print_plan(opened, made)
+        if save is not None:
+            out.print(f"plan written to {save}; apply it with: secateur prune {model} --plan {save} --out DIR", soft_wrap=True)
+
+
+def from_options(model: Model, params: str | None, bytes_: str | None, keep: str | None, drop: str | None) -> Plan:
+    """The plan that the shared options describe."""
+    from secateur.prune.plan import make_plan
+
+    wanted = parse_keep(keep)
+    count = wanted.pop("layers", None)
+    if not (params or bytes_ or wanted or count or drop):
+        raise UsageError(
+            "nothing is asked for", hint="give --params, --bytes, --keep or --drop-layers; `secateur plan --help` shows how"
+        )
+    layers: list[int] | int | None = count
+    if drop:
+        if count is not None:
+            raise UsageError("--keep layers=N and --drop-layers exclude each other")
+        gone = parse_indices(drop, "--drop-layers")
+        beyond = [i for i in gone if i >= model.anatomy.n_layers]
+        if beyond:
+            raise UsageError(f"--drop-layers {beyond}: the layers are 0 to {model.anatomy.n_layers - 1}")
+        layers = [i for i in range(model.anatomy.n_layers) if i not in gone]
+        if not layers:
+            raise UsageError("--drop-layers names every layer; keep at least one")
+    return make_plan(model, params=params, bytes_=bytes_, keep=wanted, layers=layers)
+
+
+def print_plan(model: Model, plan: Plan) -> None:
+    """The shape and its price, before and after."""
+    table = Table("", "parent", "child", "ratio", box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    now = model.anatomy.public_sizes(model.anatomy.sizes)
+    for name, size in plan.keep.items():
+        table.add_row(name, str(now[name]), str(size), f"{size / now[name]:.1%}")
+    kept = plan.layers if isinstance(plan.layers, int) else len(plan.layers)
+    if kept != model.anatomy.n_layers:
+        table.add_row("layers", str(model.anatomy.n_layers), str(kept), f"{kept / model.anatomy.n_layers:.1%}")
+    table.add_section()
+    for label, show, a, b in (
+        ("parameters", human_count, plan.before.parameters, plan.after.parameters),
+        ("bytes", human_bytes, plan.before.bytes, plan.after.bytes),
+        ("KV cache per token", human_bytes, plan.before.kv_per_token, plan.after.kv_per_token),
+        ("SSM state", human_bytes, plan.before.ssm_state, plan.after.ssm_state),
+    ):
+        table.add_row(label, show(a), show(b), f"{b / a:.1%}" if a else "-")
+    out.print(table)
+    for note in plan.notes:
+        out.print(f"[yellow]note:[/] {note}", soft_wrap=True)

@@ -1,0 +1,181 @@
+"""Is the cut exact? The child against its parent with the same units masked, both loaded by plain transformers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from secateur.checkpoint import TensorSpec, write_json, write_tensors
+from secateur.errors import CheckpointError, UsageError
+from secateur.model import Model
+from secateur.prune.cut import Cut
+from secateur.prune.keep import KeepSets
+from secateur.prune.provenance import FILE
+
+#: Largest accepted deviation, relative to the spread of the logits, by the dtype the weights are stored in: rescaled
+#: norm weights are rounded to that dtype.
+TOLERANCE = {"F64": 1e-6, "F32": 1e-4, "F16": 2e-2, "BF16": 1e-1}
+
+
+@dataclass(frozen=True, slots=True)
+class Equality:
+    """Deviations are max|masked - child| / std(masked) over the logits of random tokens, computed in float32.
+
+    ``at_eps``: with the config's norm epsilon; ``eps_to_zero``: with a vanishing one, which isolates the cut itself.
+    ``cached``: token-by-token decoding against the full forward of the child. ``uncut``: the parent against the child,
+    which shows that the cut removed something.
+    """
+
+    at_eps: float
+    eps_to_zero: float
+    cached: float
+    uncut: float
+    parameters: int
+    formula: int
+    tolerance: float
+
+    @property
+    def holds(self) -> bool:
+        """Strictly loaded (else an error was raised), equal to the masked parent, cache consistent, count as planned."""
+        return (
+            self.eps_to_zero <= self.tolerance
+            and self.cached <= max(self.tolerance, 1e-3)
+            and self.parameters == self.formula
+        )
+
+
+def verify(parent: Model, child: Model, *, tokens: int = 48, seed: int = 0) -> Equality:
+    """Rebuild the masked parent from the child's secateur.json and compare.
+
+    Both models are held in memory (float32). Raises UsageError when the child does not come from this parent.
+    """
+    cut = recorded_cut(parent, child)
+    vocabulary = cut.keep.get("v", "", {})
+    generator = torch.Generator().manual_seed(seed)
+    new_ids = torch.randint(len(vocabulary), (1, tokens), generator=generator)
+    old_ids = torch.from_numpy(vocabulary)[new_ids]
+    rows = torch.from_numpy(vocabulary)
+    with tempfile.TemporaryDirectory(prefix="secateur-verify-") as scratch:
+        twin = _masked_twin(parent, cut, Path(scratch))
+        results = {}
+        for label, eps in (("at_eps", None), ("eps_to_zero", 1e-30)):
+            want = _logits(twin, old_ids, eps)[..., rows]
+            got = _logits(child.folder, new_ids, eps)
+            results[label] = _distance(want, got)
+    model = load_strict(child.folder)
+    full, cached = _forward(model, new_ids), _decode(model, new_ids)
+    whole = _forward(load_strict(parent.folder), old_ids)[..., rows]
+    dtypes = {info.dtype for info in child.weights.tensors.values()}
+    return Equality(
+        **results,
+        cached=_distance(full, cached),
+        uncut=_distance(whole, full),
+        parameters=sum(info.numel for info in child.weights.tensors.values()),
+        formula=int(parent.anatomy.count(cut.new_sizes, frozenset(cut.layers))),
+        tolerance=max(TOLERANCE[d] for d in dtypes if d in TOLERANCE),
+    )
+
+
+def recorded_cut(parent: Model, child: Model) -> Cut:
+    """The cut that a child's secateur.json records."""
+    path = child.folder / FILE
+    try:
+        entry = json.loads(path.read_text())
+    except (OSError, ValueError) as e:
+        raise UsageError(f"{path} cannot be read: {e}", hint="verify works on what `secateur prune` wrote") from e
+    if entry.get("parent", {}).get("config_sha256") != parent.config_sha256:
+        raise UsageError(f"{child.source} was not cut from {parent.source}: the parent's config differs")
+    if entry.get("settings", {}).get("mask"):
+        raise UsageError(f"{child.source} is a masked twin, not a cut child")
+    keep = KeepSets.from_json(parent.anatomy, entry["kept"])
+    cut = Cut(parent.anatomy, keep, entry["layers"]["kept"], norm=entry["settings"]["norm"])
+    changed = {a for a, _ in keep.arrays if cut.new_sizes[a] != parent.anatomy.sizes[a]}
+    if changed & set(parent.anatomy.family.functional):
+        raise UsageError("a mask cannot silence experts, so an expert cut cannot be verified this way")
+    return cut
+
+
+def _masked_twin(parent: Model, cut: Cut, folder: Path) -> Path:
+    targets = {t.decl.name: t for t in cut.targets()}
+    specs = [TensorSpec(n, i.dtype, i.shape) for n, i in parent.weights.tensors.items() if n in targets]
+    write_tensors(folder, specs, lambda s: cut.mask(targets[s.name], parent.read(s.name)))
+    write_json(folder / "config.json", parent.raw)
+    return folder
+
+
+def load_strict(folder: Path, overrides: Mapping[str, Any] | None = None) -> Any:
+    """Plain transformers in float32, no remote code. Raises CheckpointError when any key is missing or left over."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, output_loading_info=True, **(overrides or {})
+            )
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()
+    problems = {k: sorted(map(str, v))[:3] for k, v in info.items() if v}
+    if problems:
+        raise CheckpointError(f"{folder}: transformers does not load it strictly: {problems}")
+    return model.eval()
+
+
+@contextlib.contextmanager
+def _eps(model: Any, value: float | None) -> Iterator[None]:
+    """Norm modules with another epsilon for a while."""
+    saved = []
+    for module in model.modules() if value is not None else ():
+        for name in ("variance_epsilon", "eps"):
+            if "Norm" in type(module).__name__ and isinstance(getattr(module, name, None), float):
+                saved.append((module, name, getattr(module, name)))
+                setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for module, name, old in saved:
+            setattr(module, name, old)
+
+
+def _logits(folder: Path, ids: torch.Tensor, eps: float | None) -> torch.Tensor:
+    model = load_strict(folder)
+    with _eps(model, eps):
+        return _forward(model, ids)
+
+
+@torch.no_grad()
+def _forward(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = model(ids, use_cache=False).logits
+    return logits.double()
+
+
+@torch.no_grad()
+def _decode(model: Any, ids: torch.Tensor, steps: int = 4) -> torch.Tensor:
+    """Prefill, then ``steps`` tokens one by one through the cache."""
+    start = ids.shape[1] - steps
+    out = model(ids[:, :start], use_cache=True)
+    name = "cache_params" if getattr(out, "cache_params", None) is not None else "past_key_values"
+    parts = [out.logits]
+    for i in range(start, ids.shape[1]):
+        out = model(ids[:, i : i + 1], use_cache=True, **{name: getattr(out, name)})
+        parts.append(out.logits)
+    return torch.cat(parts, 1).double()
+
+
+def _distance(want: torch.Tensor, got: torch.Tensor) -> float:
+    return float((want - got).abs().max() / want.std())
+
+
+__all__ = ["Equality", "load_strict", "recorded_cut", "verify"]

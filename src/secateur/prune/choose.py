@@ -1,0 +1,108 @@
+"""Which units stay: given units or scores for the widths, scores for the layers, the tokenizer for the vocabulary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from secateur.anatomy import layout as lo
+from secateur.errors import InexpressibleError, UsageError
+from secateur.importance import CRITERIA, changed_axes, keep_best
+from secateur.model import Model
+from secateur.prune.configure import child_config
+from secateur.prune.keep import KeepSets
+from secateur.prune.vocab import VocabTrim, choose_tokens, count_tokens, needed_tokens, trim_tokenizer
+from secateur.prune.vocab_files import read_tokenizer
+
+
+def choose_units(model: Model, sizes: dict[str, int], score: str, seed: int) -> KeepSets:
+    """Kept units of every axis that shrinks, by the criterion called ``score``. The vocabulary is not chosen here."""
+    if score not in CRITERIA:
+        raise UsageError(f"--score {score!r} is unknown; choose one of {', '.join(CRITERIA)}")
+    axes = [a for a in changed_axes(model.anatomy, sizes) if a != "v"]
+    scores = CRITERIA[score](model.anatomy, model.read, axes, seed)
+    return keep_best(model.anatomy, scores, sizes)
+
+
+def choose_layers(model: Model, count: int, score: str, seed: int) -> tuple[int, ...]:
+    """``count`` layers: the lowest-scored go first, one at a time, each only if the config can say the rest.
+
+    Scores: 'first' prefers early layers, 'random' draws, 'magnitude' is the mean square of a layer's matrices.
+    """
+    n = model.anatomy.n_layers
+    values = _layer_scores(model, score, seed)
+    kept = list(range(n))
+    for layer in sorted(range(n), key=lambda i: (values[i], -i)):
+        if len(kept) == count:
+            break
+        rest = [i for i in kept if i != layer]
+        try:
+            child_config(model.anatomy, model.anatomy.sizes, rest)
+        except InexpressibleError:
+            continue
+        kept = rest
+    if len(kept) > count:
+        raise InexpressibleError(
+            f"{model.anatomy.family.model_type}: dropping single layers stops at {len(kept)} of the {count} asked for",
+            hint="name the layers to drop together with --drop-layers",
+        )
+    return tuple(kept)
+
+
+def _layer_scores(model: Model, score: str, seed: int) -> list[float]:
+    n = model.anatomy.n_layers
+    if score == "first":
+        return [-float(i) for i in range(n)]
+    if score == "random":
+        return list(np.random.default_rng([seed, n]).random(n))
+    total, entries = [0.0] * n, [0] * n
+    for decl in model.anatomy.tensors.values():
+        if decl.layer is not None and sum(s > 1 for s in lo.shape(decl.layout, model.anatomy.sizes)) > 1:
+            t = model.read(decl.name)
+            total[decl.layer] += float(torch.linalg.vector_norm(t, dtype=torch.float32)) ** 2
+            entries[decl.layer] += t.numel()
+    return [math.sqrt(t / max(1, m)) for t, m in zip(total, entries, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class VocabChoice:
+    """Kept embedding rows, and the trim of the tokenizer where the checkpoint has one."""
+
+    rows: tuple[int, ...]
+    trim: VocabTrim | None
+
+    @property
+    def config_edits(self) -> dict[str, Any]:
+        return {} if self.trim is None else dict(self.trim.config_edits)
+
+
+def choose_vocabulary(model: Model, size: int, scratch: Path, texts: Sequence[str] | None = None) -> VocabChoice:
+    """Choose ``size`` tokens and write the trimmed tokenizer files into ``scratch``.
+
+    Without a tokenizer.json the first rows stay, provided that the config's special tokens are among them.
+    """
+    rows = model.anatomy.sizes["v"]
+    if not (model.folder / "tokenizer.json").is_file():
+        _check_specials(model, size)
+        return VocabChoice(tuple(range(size)), None)
+    counts = count_tokens(model.folder, texts) if texts is not None else None
+    keep = needed_tokens(model.folder, rows=rows)
+    kept = choose_tokens(read_tokenizer(model.folder)[0], size, counts=counts, keep=keep, rows=rows)
+    trim = trim_tokenizer(model.folder, kept, scratch, rows=rows)
+    return VocabChoice(trim.kept, trim)
+
+
+def _check_specials(model: Model, size: int) -> None:
+    for key, value in model.raw.items():
+        ids = value if isinstance(value, list) else [value]
+        if key.endswith("_token_id") and any(isinstance(i, int) and i >= size for i in ids):
+            raise UsageError(
+                f"vocab={size} would remove {key} = {value}, and there is no tokenizer.json to renumber it",
+                hint="add the tokenizer files to the checkpoint folder, or keep more tokens",
+            )
