@@ -554,6 +554,22 @@ def test_models_that_cannot_be_trimmed(change: dict[str, Any], error: type, matc
         choose_tokens(raw, 300)
 
 
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        None,
+        {"type": "CTC"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+        {"type": "Sequence", "decoders": []},
+        {"type": "Sequence", "decoders": [{"type": "WordPiece"}, {"type": "Fuse"}]},
+        {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "th"}, "content": "x"}]},
+    ],
+)
+def test_decoders_that_depend_on_the_cut_are_refused(decoder: Any) -> None:
+    with pytest.raises(UsageError, match="cut"):
+        choose_tokens({**byte_level(), "decoder": decoder}, 300)
+
+
 def test_byte_tokens_in_merges_are_refused() -> None:
     raw = byte_fallback()
     raw["model"]["vocab"]["<0xE4><0xB8>"] = len(raw["model"]["vocab"])

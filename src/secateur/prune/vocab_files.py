@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from secateur.errors import CheckpointError, SecateurError, UsageError
 from secateur.prune.vocab_ids import apply_edits, edited_fields, needed_ids, vocab_rows
-from secateur.prune.vocab_tokenizer import BpeTokenizer, parse_bpe, processors
+from secateur.prune.vocab_tokenizer import BpeTokenizer, parse_bpe, post_processors
 
 _CONFIGS = ("config.json", "generation_config.json", "tokenizer_config.json")
 _VERBATIM = ("special_tokens_map.json", "chat_template.jinja", "chat_template.json")
@@ -220,7 +220,7 @@ def _trimmed_tokenizer(raw: dict[str, Any], bpe: BpeTokenizer, mapping: Mapping[
     new["model"] = model
     for entry in new.get("added_tokens") or []:
         entry["id"] = mapping[entry["id"]]
-    for processor in processors(new.get("post_processor")):
+    for processor in post_processors(new):
         for special in (processor.get("special_tokens") or {}).values():
             special["ids"] = [mapping[id_] for id_ in special["ids"]]
         for pair in (processor[key] for key in ("sep", "cls") if key in processor):

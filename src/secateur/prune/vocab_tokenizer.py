@@ -26,6 +26,8 @@ Pair = tuple[int, int]
 Ranks = Mapping[Pair, tuple[int, int]]  # pair of ids -> (rank, id of the merged token)
 
 BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))
+# Decoders that see the characters of a text, not how it is cut into tokens.
+_JOINING = ("ByteLevel", "ByteFallback", "Fuse", "Metaspace")
 _RESAVE = "save the tokenizer again with transformers (AutoTokenizer.from_pretrained(...).save_pretrained(...))"
 
 
@@ -120,6 +122,7 @@ def parse_bpe(tokenizer: Mapping[str, Any]) -> BpeTokenizer:
     """Check a tokenizer.json and read it. ``CheckpointError`` for malformed ones, ``UsageError`` for other models."""
     model = _expect(tokenizer, "model", dict, "tokenizer.json")
     _refuse_other_models(model)
+    _refuse_other_decoders(tokenizer.get("decoder"))
     vocab = _parse_vocab(model)
     merges = _parse_merges(model)
     ranks = _rank(merges, vocab)
@@ -144,7 +147,7 @@ def parse_bpe(tokenizer: Mapping[str, Any]) -> BpeTokenizer:
 
 def referenced_ids(tokenizer: Mapping[str, Any]) -> Iterator[int]:
     """Ids written in the post-processor (template, BERT and RoBERTa processors, also in a sequence) and the padding."""
-    for processor in processors(tokenizer.get("post_processor")):
+    for processor in post_processors(tokenizer):
         for special in _expect(processor, "special_tokens", dict, "post_processor", default={}).values():
             ids = special.get("ids") if isinstance(special, dict) else None
             if not isinstance(ids, list):
@@ -159,17 +162,22 @@ def referenced_ids(tokenizer: Mapping[str, Any]) -> Iterator[int]:
         yield _check_id(padding["pad_id"], "padding.pad_id")
 
 
-def processors(processor: Any) -> Iterator[dict[str, Any]]:
-    """The leaves of a post-processor: itself, or the members of a (nested) sequence."""
-    if processor is None:
+def post_processors(tokenizer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The single post-processors of a tokenizer.json."""
+    return _leaves(tokenizer.get("post_processor"), "post_processor", "processors")
+
+
+def _leaves(stage: Any, place: str, members: str) -> Iterator[dict[str, Any]]:
+    """A post-processor or decoder itself, or the members of a (nested) sequence."""
+    if stage is None:
         return
-    if not isinstance(processor, dict):
-        raise CheckpointError(f"tokenizer.json: post_processor must be an object, got {type(processor).__name__}")
-    if processor.get("type") == "Sequence":
-        for member in _expect(processor, "processors", list, "post_processor"):
-            yield from processors(member)
+    if not isinstance(stage, dict):
+        raise CheckpointError(f"tokenizer.json: {place} must be an object, got {type(stage).__name__}")
+    if stage.get("type") == "Sequence":
+        for member in _expect(stage, members, list, place):
+            yield from _leaves(member, place, members)
     else:
-        yield processor
+        yield stage
 
 
 def _refuse_other_models(model: Mapping[str, Any]) -> None:
@@ -186,6 +194,26 @@ def _refuse_other_models(model: Mapping[str, Any]) -> None:
                 f"tokenizer.json: BPE with {key} = {model[key]!r} cannot be trimmed",
                 hint="supported are byte-level BPE and BPE with byte fallback, without prefixes or suffixes",
             )
+
+
+def _refuse_other_decoders(decoder: Any) -> None:
+    """Refuse decoders under which a text reads differently once it is cut into other tokens."""
+    steps = list(_leaves(decoder, "decoder", "decoders"))
+    fused = False
+    for step in steps:
+        kind, pattern = step.get("type"), step.get("pattern")
+        one_char = isinstance(pattern, dict) and len(str(pattern.get("String", ""))) == 1
+        if not (kind in _JOINING or (kind == "Replace" and one_char) or (kind in ("Replace", "Strip") and fused)):
+            raise UsageError(
+                f"tokenizer.json: decoder {kind!r} depends on how a text is cut into tokens",
+                hint=f"supported are {', '.join(_JOINING)}, Replace of one character, and after Fuse Replace and Strip",
+            )
+        fused = fused or kind == "Fuse"
+    if not steps:
+        raise UsageError(
+            "tokenizer.json has no decoder, so decoding puts a space between tokens and depends on how a text is cut",
+            hint="give the tokenizer the decoder that fits its pre-tokenizer, such as ByteLevel",
+        )
 
 
 def _parse_vocab(model: Mapping[str, Any]) -> dict[str, int]:
