@@ -96,7 +96,7 @@ def build(name: str, folder: Path, **over: Any) -> Parent:
     row = ROWS[name]
     torch.manual_seed(0)
     fields = {"vocab_size": VOCAB, **row.config, **over}
-    config = AutoConfig.for_model(row.model_type or name, **fields)
+    config = AutoConfig.for_model(row.model_type or name.partition("@")[0], **fields)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     randomize(model, seed=7).double().save_pretrained(folder)
     return open_parent(name, folder)
@@ -158,6 +158,9 @@ def cut_pair(
     a = load(write(folder / "masked", tiny_eps(parent.anatomy.raw, fields), masked))
     b = load(write(folder / "child", tiny_eps(cut.config, fields), child))
     silence_experts(a, parent, cut)
+    for module in [*a.modules(), *b.modules()] if eps_to_zero and parent.row.eps_in_code else []:
+        if hasattr(module, "variance_epsilon"):
+            module.variance_epsilon = TINY_EPS
     return a, b
 
 

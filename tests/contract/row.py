@@ -15,7 +15,8 @@ class Row:
 
     ``combined``: several axes at once. ``refused``: public sizes with a piece of the expected reason. ``drops``: layers
     that stay; ``refused_drops``: layers that stay, with a piece of the expected reason. ``exact``: tolerance on
-    max|difference| / std of the logits in float64 with eps -> 0. ``eps_fields``: config fields set to (almost) 0.
+    max|difference| / std of the logits in float64 with eps -> 0. ``eps_fields``: config fields set to (almost) 0;
+    ``eps_in_code``: some norm has its eps in the code, so it is set on the modules.
     ``inexact``: cuts for which no exact equality exists (documented), with the reason. ``permute``: axes whose
     permutation is tested beyond the live, cuttable ones; ``no_permute``: axes that must fail the permutation test.
     """
@@ -28,6 +29,7 @@ class Row:
     refused_drops: tuple[tuple[tuple[int, ...], str], ...] = ()
     exact: float = 1e-10
     eps_fields: tuple[str, ...] = ()
+    eps_in_code: bool = False
     inexact: Mapping[str, str] = field(default_factory=dict)
     no_permute: tuple[str, ...] = ()
     cached: bool = True

@@ -65,11 +65,15 @@ _HOLE = re.compile(r"\{(\w+)\}")
 class Anatomy:
     """The named axes of one model.
 
-    Parameters: ``raw`` is config.json as a dict; ``root`` the on-disk prefix when it is known from the tensor index.
+    Parameters: ``raw`` is config.json as a dict; ``root`` the on-disk prefix when it is known from the tensor index;
+    ``respelled`` the keys of ``Family.spellings`` that the files spell the other way.
     """
 
-    def __init__(self, raw: Mapping[str, Any], *, root: str | None = None) -> None:
+    def __init__(
+        self, raw: Mapping[str, Any], *, root: str | None = None, respelled: frozenset[str] = frozenset()
+    ) -> None:
         self.raw = dict(raw)
+        self.respelled = respelled
         self.family: Family = family_of(str(raw.get("model_type")))
         self.config: Effective = effective_config(raw)
         self.root = self.family.roots[0] if root is None else root
@@ -109,11 +113,23 @@ class Anatomy:
         return table
 
     def _present(self, tensors: Mapping[str, str]) -> list[tuple[str, lo.Layout]]:
-        return [(name, lo.parse(text)) for name, text in tensors.items() if self._holds(lo.parse(text))]
+        """(name, layout) of the tensors that exist here; the first alternative whose condition holds counts."""
+        found = []
+        for name, text in tensors.items():
+            holding = (alt for alt in map(lo.parse, text.split(" else ")) if self._holds(alt))
+            layout = next(holding, None)
+            if layout is not None:
+                found.append((self.family.spellings[name] if name in self.respelled else name, layout))
+        return found
 
     def _stem(self) -> list[tuple[str, str, lo.Layout]]:
         stem = [(self.root + n, n, layout) for n, layout in self._present(self.family.stem)]
         return stem + [(n, n, layout) for n, layout in self._present(self.family.head)]
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head is the embedding: the files hold no tensor of its own."""
+        return not self._present(self.family.head)
 
     def layer_tensors(self, layer: int) -> Iterator[tuple[str, str, str, lo.Layout]]:
         """(part, kind, name pattern inside the layer, layout) of one layer."""
@@ -313,16 +329,15 @@ class Anatomy:
         )
 
     def with_root(self, names: Sequence[str]) -> Anatomy:
-        """The same anatomy with the on-disk prefix that ``names`` use."""
-        for root in self.family.roots:
-            prefix = root + self.family.layer.split("{L}")[0]
-            if any(n.startswith(prefix) for n in names):
-                return self if root == self.root else Anatomy(self.raw, root=root)
-        return self
+        """The same anatomy with the on-disk prefix and spellings that ``names`` use."""
+        inside = self.family.layer.split("{L}")[0]
+        root = next((r for r in self.family.roots if any(n.startswith(r + inside) for n in names)), self.root)
+        respelled = frozenset(key for key in self.family.spellings if not any(n.endswith(f".{key}") for n in names))
+        return Anatomy(self.raw, root=root, respelled=respelled)
 
     def at(self, raw: Mapping[str, Any]) -> Anatomy:
-        """The anatomy of another config of the same files (a child's), with the same on-disk prefix."""
-        return Anatomy(raw, root=self.root)
+        """The anatomy of another config of the same files (a child's), with the same on-disk names."""
+        return Anatomy(raw, root=self.root, respelled=self.respelled)
 
 
 class _Both(Mapping[str, Any]):

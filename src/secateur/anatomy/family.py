@@ -28,7 +28,10 @@ class Cache:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Tensors of one sub-block: name (relative to the layer) -> layout. ``{E}`` in a name runs over an axis."""
+    """Tensors of one sub-block: name (relative to the layer) -> layout. ``{E}`` in a name runs over an axis.
+
+    ``"f dl if moe_latent_size else f d"`` is a tensor whose layout depends on the config.
+    """
 
     tensors: Mapping[str, str]
     cache: Cache = Cache()
@@ -91,9 +94,14 @@ class Family:
 
     ``fields``: ``"config_field=axis*axis .."``; each entry brings in at most one new axis. ``fallback``: size of an
     axis whose field is absent. ``derived``: config fields computed from sizes, which must come out integral.
-    ``stale``: keys updated (expression) or removed (None) when the raw config carries them. ``rescale``: tensor name
-    pattern -> f(sizes); the tensor is multiplied by f(new) / f(old). ``ignored``: regular expressions of tensors that
-    loaders skip, with the reason they are left behind. ``functional``: axes a zero mask does not silence. ``may_be_zero``: axes whose units may all go.
+    A derived value may end in `` if condition``. ``explicit``: axis -> config fields to write out when that axis is
+    resized, because their present value would make the config class compute another size.
+    ``stale``: keys of the raw config that repeat a size: updated (expression, with `` if `` condition) when that size
+    changes, or removed (None). ``nested``: config field -> dotted place where the raw config may hold it instead.
+    ``rescale``: tensor name pattern -> f(sizes, config); the tensor is multiplied by f(new) / f(old).
+    ``spellings``: tensor name -> the name it has in files of another writer. ``ignored``: regular expressions of tensors
+    that loaders skip, with the reason they are left behind. ``functional``: axes a zero mask does not silence.
+    ``may_be_zero``: axes whose units may all go.
     ``needs``: kinds of which at least one layer must stay, or cached decoding fails.
     ``weightless_norms``: layouts of norms without a weight.
     ``eps_field``: the config field every RMS norm reads; ``eps_exact``: why the eps-exact residual variant does not
@@ -112,10 +120,13 @@ class Family:
     layers_field: str = "num_hidden_layers"
     fallback: Mapping[str, str] = field(default_factory=dict)
     derived: Mapping[str, str] = field(default_factory=dict)
+    explicit: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     stale: Mapping[str, str | None] = field(default_factory=dict)
+    nested: Mapping[str, str] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     fixed: tuple[Fixed, ...] = ()
     rescale: Mapping[str, str] = field(default_factory=dict)
+    spellings: Mapping[str, str] = field(default_factory=dict)
     ignored: Mapping[str, str] = field(default_factory=dict)
     global_axes: tuple[str, ...] = ("d", "v")
     functional: tuple[str, ...] = ("E",)

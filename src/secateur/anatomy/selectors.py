@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any, Protocol
 
 from secateur.errors import ConfigError, InexpressibleError
@@ -45,12 +46,14 @@ class TypeList:
     """A list (or a string of letters) with one entry per layer.
 
     ``field``: attribute of the effective config. ``kinds``: spelling -> kind; the first spelling of a kind is the one
-    written when the raw config does not hold the list. ``raw_keys``: where the raw config may hold it.
+    written when the raw config does not hold the list. ``raw_keys``: where the raw config may hold it. ``index_keys``:
+    raw keys that repeat the list as indices of the layers of one kind.
     """
 
     field: str
     kinds: Mapping[str, str]
     raw_keys: tuple[str, ...] = ()
+    index_keys: Mapping[str, str] = dataclass_field(default_factory=dict)
 
     def read(self, config: Config, layers: int) -> list[str]:
         values = config[self.field]
@@ -76,6 +79,9 @@ class TypeList:
         if not edits:
             spelling = {kind: s for s, kind in reversed(self.kinds.items())}
             edits[keys[0]] = [spelling[self.kinds[config[self.field][i]]] for i in keep]
+        for key, kind in self.index_keys.items():
+            if raw.get(key) is not None:
+                edits[key] = [new for new, old in enumerate(keep) if self.kinds[config[self.field][old]] == kind]
         return edits
 
 

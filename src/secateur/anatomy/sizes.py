@@ -80,7 +80,7 @@ def infer(family: Family, config: Mapping[str, Any]) -> dict[str, int]:
         sizes[unknown[0]] = value // known
     for axis, text in family.fallback.items():
         if axis not in sizes and all(n in sizes or n in config for n in expr.names(text)):
-            sizes[axis] = _whole(f"size of axis {axis}", expr.evaluate(text, _Env(sizes, config)))
+            sizes[axis] = _whole(f"size of axis {axis}", expr.evaluate(text, Env(sizes, config)))
     return sizes
 
 
@@ -89,7 +89,7 @@ def _conflict(rule: FieldRule, value: int, sizes: Sizes) -> str:
     return f"config field {rule.field!r} is {value}, but {rule} gives {rule.value(sizes)} with {parts}"
 
 
-class _Env(Mapping[str, Any]):
+class Env(Mapping[str, Any]):
     """Axis sizes first, then config fields."""
 
     def __init__(self, sizes: Mapping[str, Any], config: Mapping[str, Any]) -> None:
@@ -155,10 +155,8 @@ def violations(family: Family, sizes: Sizes, config: Mapping[str, Any], live: fr
             axes = tuple(dict.fromkeys(a for r in rules for a in r.axes))
             listed = ", ".join(f"{' * '.join(map(str, r.factors))} = {r.value(sizes)}" for r in rules)
             out.append(Violation(axes, f"the one config field {name!r} must equal all of: {listed}"))
-    env = _Env(sizes, config)
-    for name, text in family.derived.items():
-        if not set(expr.names(text)) - set(config) <= live:
-            continue
+    env = Env(sizes, config)
+    for name, text in _derived(family, env, live):
         value = expr.evaluate(text, env)
         if value != np.floor(value):
             out.append(
@@ -183,11 +181,10 @@ def expressible(
     for rules in by_field.values():
         for r in rules[1:]:
             ok = ok & (r.value(sizes) == rules[0].value(sizes))
-    env = _Env(sizes, config)
-    for text in family.derived.values():
-        if set(expr.names(text)) - set(config) <= live:
-            value = expr.evaluate(text, env)
-            ok = ok & (value == np.floor(value))
+    env = Env(sizes, config)
+    for _, text in _derived(family, env, live):
+        value = expr.evaluate(text, env)
+        ok = ok & (value == np.floor(value))
     for constraint in family.rules:
         if {n for n in expr.names(constraint.expr) if n in sizes} <= live:
             ok = ok & expr.evaluate(constraint.expr, env)
@@ -203,8 +200,19 @@ def wanted_fields(family: Family, sizes: Sizes, config: Mapping[str, Any], live:
     if broken:
         raise InexpressibleError(f"a {family.model_type} config cannot express this shape: {broken[0].why}")
     out = {r.field: int(r.value(sizes)) for r in field_rules(family.fields) if r.axes and set(r.axes) <= live}
-    env = _Env(sizes, config)
+    env = Env(sizes, config)
+    for name, text in _derived(family, env, live):
+        out[name] = int(expr.evaluate(text, env))
+    return out
+
+
+def _derived(family: Family, env: Env, live: frozenset[str]) -> list[tuple[str, str]]:
+    """(config field, expression) for derived fields whose axes are live and whose condition on the config holds."""
+    out = []
     for name, text in family.derived.items():
-        if set(expr.names(text)) - set(config) <= live:
-            out[name] = int(expr.evaluate(text, env))
+        value, _, condition = text.partition(" if ")
+        if condition and not expr.evaluate(condition, env.config):
+            continue
+        if set(expr.names(value)) - set(env.config) <= live:
+            out.append((name, value))
     return out

@@ -10,7 +10,7 @@ from typing import Any
 from secateur.anatomy import expr
 from secateur.anatomy.anatomy import Anatomy
 from secateur.anatomy.effective import Effective, effective_config
-from secateur.anatomy.sizes import field_rules, infer, wanted_fields
+from secateur.anatomy.sizes import Env, field_rules, infer, wanted_fields
 from secateur.errors import InexpressibleError
 
 #: Keys that would send a loader to code or files the child does not carry.
@@ -31,15 +31,20 @@ def child_config(
     _drop_layers(anatomy, raw, layers)
     _resize(anatomy, raw, sizes)
     if eps is not None and anatomy.family.eps_field:
-        _put(raw, anatomy.config, anatomy.family.eps_field, eps)
+        _put(raw, anatomy, anatomy.family.eps_field, eps)
     _check(anatomy, raw, sizes, layers)
     return raw
 
 
-def _put(raw: dict[str, Any], config: Effective, name: str, value: Any) -> None:
+def _put(raw: dict[str, Any], anatomy: Anatomy, name: str, value: Any) -> None:
     """Write ``value`` under every spelling of ``name`` the config already uses, or under ``name`` itself."""
-    spellings = [k for k in config.aliases(name) if k in raw]
-    for key in spellings or [name]:
+    spellings = [k for k in anatomy.config.aliases(name) if k in raw]
+    outer, _, inner = anatomy.family.nested.get(name, "").partition(".")
+    if inner in (raw.get(outer) or {}):
+        raw[outer][inner] = value
+    elif not spellings:
+        spellings = [name]
+    for key in spellings:
         raw[key] = value
 
 
@@ -48,19 +53,29 @@ def _resize(anatomy: Anatomy, raw: dict[str, Any], sizes: Mapping[str, int]) -> 
     wanted = wanted_fields(family, sizes, config, anatomy.live)
     for name, value in wanted.items():
         if config.get(name) is not None and config[name] != value:
-            _put(raw, config, name, value)
+            _put(raw, anatomy, name, value)
+    for axis, fields in family.explicit.items():
+        if axis in anatomy.live and sizes[axis] != anatomy.sizes[axis]:
+            for name, text in fields.items():
+                _put(raw, anatomy, name, expr.evaluate(text, sizes))
     for key, text in family.stale.items():
         if raw.get(key) is not None:
             if text is None:
                 del raw[key]
             else:
-                raw[key] = int(expr.evaluate(text, sizes))
+                _put_stale(raw, key, text, Env(anatomy.sizes, config), Env(sizes, config))
     # a field absent from the raw config may take its default from another field that has just changed
     now = effective_config(raw)
     for name, value in wanted.items():
         got = now.get(name)
         if (got is None and not _falls_back(anatomy, name, sizes, now)) or (got is not None and got != value):
-            _put(raw, config, name, value)
+            _put(raw, anatomy, name, value)
+
+
+def _put_stale(raw: dict[str, Any], key: str, text: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    value, _, condition = text.partition(" if ")
+    if (not condition or expr.evaluate(condition, new)) and expr.evaluate(value, new) != expr.evaluate(value, old):
+        raw[key] = int(expr.evaluate(value, new))
 
 
 def _falls_back(anatomy: Anatomy, name: str, sizes: Mapping[str, int], config: Effective) -> bool:
@@ -88,7 +103,7 @@ def _drop_layers(anatomy: Anatomy, raw: dict[str, Any], layers: Sequence[int]) -
     for slot in family.slots:
         raw.update(slot.select.edit(anatomy.config, raw, layers))
     if family.layers_field in raw or anatomy.config.get(family.layers_field) is not None:
-        _put(raw, anatomy.config, family.layers_field, len(layers))
+        _put(raw, anatomy, family.layers_field, len(layers))
     if raw.get(family.layers_field) is None:
         raw.pop(family.layers_field, None)
 

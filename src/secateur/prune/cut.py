@@ -68,6 +68,9 @@ class Cut:
         home = self._home(decl)
         if home is None:
             return None, f"layer {decl.layer} is dropped"
+        gone = next((a for a in decl.layout.axes if not self.new_sizes[a]), None)
+        if gone is not None:
+            return None, f"no unit of axis {gone} is left"
         key, lookup = decl.pattern, self.keep.lookup(decl.layer)
         for axis, old in decl.env.items():
             new = self._new_user(old) if axis == "S" else _position(lookup(axis, {}), old)

@@ -20,6 +20,7 @@ from typing import Literal
 from secateur.anatomy import expr
 from secateur.anatomy import layout as lo
 from secateur.anatomy.anatomy import Anatomy, TensorDecl
+from secateur.anatomy.sizes import Env
 from secateur.errors import UsageError
 
 NormMode = Literal["auto", "eps-exact", "none"]
@@ -45,11 +46,12 @@ class NormPlan:
             f *= math.sqrt(before / (lo.norm_extent(decl.layout, new) or before))
         scale = family.rescale.get(f"{decl.kind}:{decl.pattern}", family.rescale.get(decl.pattern))
         if scale is not None:
-            f *= expr.evaluate(scale, new) / expr.evaluate(scale, old)
+            config = self.anatomy.config
+            f *= expr.evaluate(scale, Env(new, config)) / expr.evaluate(scale, Env(old, config))
         if self.mode == "eps-exact" and old["d"] != new["d"]:
             s = math.sqrt(new["d"] / old["d"])
             f *= s if _writes_residual(decl) else 1.0
-            if decl.layer is None and before is not None and self.anatomy.config.get("tie_word_embeddings"):
+            if decl.layer is None and before is not None and self.anatomy.tied:
                 f /= s
         return f
 
