@@ -4,6 +4,8 @@
 >>> parent = sc.open("checkpoint/")
 >>> plan = sc.plan(parent, params="60%")
 >>> child = sc.prune(parent, plan, out="child/")
+
+Importing this package is cheap: PyTorch is loaded by the first call that needs it.
 """
 
 from __future__ import annotations
@@ -11,20 +13,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secateur.errors import SecateurError
-from secateur.model import Model
-from secateur.model import open_model as open
-from secateur.prune.plan import Plan
-from secateur.prune.plan import make_plan as _make_plan
-from secateur.prune.run import Settings
-from secateur.prune.run import prune as _prune
+
+if TYPE_CHECKING:
+    from secateur.model import Model
+    from secateur.prune.plan import Plan
 
 try:
     __version__ = version("secateur")
 except PackageNotFoundError:  # running from a source tree that is not installed
     __version__ = "0"
+
+
+def open(source: str | Path, *, revision: str | None = None) -> Model:
+    """Open a checkpoint folder, a config.json or a hub id: config and tensor index only, no weights.
+
+    Raises SecateurError when the files are not a checkpoint this library can read.
+    """
+    from secateur.model import open_model
+
+    return open_model(source, revision=revision)
 
 
 def plan(
@@ -39,16 +49,22 @@ def plan(
 
     Raises InexpressibleError for shapes the config cannot say, BudgetError when nothing fits.
     """
-    return _make_plan(model, params=params, bytes_=bytes, keep=keep, layers=layers)
+    from secateur.prune.plan import make_plan
+
+    return make_plan(model, params=params, bytes_=bytes, keep=keep, layers=layers)
 
 
 def prune(model: Model, plan: Plan | Mapping[str, int], out: str | Path, **settings: Any) -> Model:
-    """Cut ``model`` to ``plan`` (or to public sizes) and write the checkpoint to ``out``.
+    """Cut ``model`` to ``plan`` (or to public sizes) and write the checkpoint to ``out``; returns it opened.
 
-    Keyword arguments are the fields of :class:`Settings`. Returns the child, opened.
+    Keyword arguments are the fields of :class:`secateur.prune.run.Settings`.
     """
-    made = plan if isinstance(plan, Plan) else _make_plan(model, keep=plan)
-    return _prune(model, made, Path(out), Settings(**settings))
+    from secateur.prune.plan import make_plan
+    from secateur.prune.run import Settings
+    from secateur.prune.run import prune as run
+
+    made = make_plan(model, keep=plan) if isinstance(plan, Mapping) else plan
+    return run(model, made, Path(out), Settings(**settings))
 
 
-__all__ = ["Model", "Plan", "SecateurError", "Settings", "__version__", "open", "plan", "prune"]
+__all__ = ["SecateurError", "__version__", "open", "plan", "prune"]

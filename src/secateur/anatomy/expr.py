@@ -2,6 +2,7 @@
 
 ``"g*h*p / d"``, ``"heads % groups == 0"``, ``"not tie_word_embeddings"``. Only literals, names, attribute-free
 arithmetic, comparisons and and/or/not are allowed, so a declaration stays data: nothing can be called or imported.
+``bf16(x)`` rounds to bfloat16 and ``field['key']`` reads a nested config value (None where there is none).
 Works on ints and, element by element, on numpy arrays of candidate sizes.
 """
 
@@ -50,7 +51,9 @@ def _tree(text: str) -> ast.expr:
 
 def names(text: str) -> tuple[str, ...]:
     """Names used in the expression, in order of appearance."""
-    found = [n for n in ast.walk(_tree(text)) if isinstance(n, ast.Name)]
+    tree = _tree(text)
+    called = [n.func for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    found = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and n not in called]
     return tuple(dict.fromkeys(n.id for n in sorted(found, key=lambda n: (n.lineno, n.col_offset))))
 
 
@@ -80,7 +83,18 @@ def _value(node: ast.expr, env: Mapping[str, Any], text: str) -> Any:
         return _bool([_value(v, env, text) for v in node.values], isinstance(node.op, ast.And))
     if isinstance(node, ast.Compare):
         return _compare(node, env, text)
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+        container = _value(node.value, env, text)
+        return container.get(node.slice.value) if isinstance(container, Mapping) else None
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "bf16":
+        return _bfloat16(_value(node.args[0], env, text))
     raise LayoutError(f"expression {text!r}: {type(node).__name__} is not allowed in a declaration")
+
+
+def _bfloat16(value: float) -> float:
+    bits = int(np.float32(value).view(np.uint32))
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000  # to nearest, ties to even
+    return float(np.uint32(rounded).view(np.float32))
 
 
 def _compare(node: ast.Compare, env: Mapping[str, Any], text: str) -> Any:

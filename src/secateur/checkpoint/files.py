@@ -45,16 +45,19 @@ def open_regular(path: Path, error: type[SecateurError] = CheckpointError) -> in
     return fd
 
 
+def read_some(fd: int, view: memoryview, offset: int, path: Path) -> int:
+    """Read at most ``len(view)`` bytes from ``offset``; returns how many, 0 at the end of the file."""
+    try:
+        return os.preadv(fd, [view[:MAX_IO]], offset)
+    except OSError as cause:
+        raise CheckpointError(f"{path}: reading at byte {offset} failed: {_reason(cause)}") from cause
+
+
 def read_into(fd: int, view: memoryview, offset: int, path: Path) -> None:
     """Fill ``view`` from ``offset`` or raise; a file that ends early has changed since its header was read."""
     done = 0
     while done < len(view):
-        try:
-            count = os.preadv(fd, [view[done : done + MAX_IO]], offset + done)
-        except OSError as cause:
-            raise CheckpointError(
-                f"{path}: reading {len(view) - done} bytes at offset {offset + done} failed: {_reason(cause)}"
-            ) from cause
+        count = read_some(fd, view[done:], offset + done, path)
         if count == 0:
             raise CheckpointError(
                 f"{path}: ends at byte {offset + done}, expected at least {offset + len(view)}",

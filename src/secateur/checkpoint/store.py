@@ -16,6 +16,7 @@ from typing import Self
 
 import torch
 
+from secateur.checkpoint.buffers import BufferPool
 from secateur.checkpoint.files import open_regular, read_into, read_small, short
 from secateur.checkpoint.header import TensorInfo, read_header
 from secateur.checkpoint.hf_cache import contained
@@ -40,6 +41,7 @@ class TensorStore:
         self.files = files
         self.tensors = tensors
         self.watcher: Watcher | None = None
+        self.pool = BufferPool()
         self._stamps = {name: _stamp(path.stat()) for name, path in files.items()}
 
     @classmethod
@@ -114,8 +116,8 @@ class TensorStore:
 
     def _load(self, info: TensorInfo, begin: int, shape: tuple[int, ...]) -> torch.Tensor:
         try:
-            tensor = torch.empty(shape, dtype=info.torch_dtype)
-        except RuntimeError as cause:
+            tensor = self.pool.empty(shape, info.torch_dtype)
+        except (RuntimeError, MemoryError) as cause:
             raise CheckpointError(
                 f"tensor {short(info.name)}: {short(list(shape))} of {info.dtype} does not fit into memory"
             ) from cause

@@ -30,20 +30,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Run one command and return its exit code."""
-    import click
-
     try:
-        result = app(args=list(argv), standalone_mode=False)
-        return result if isinstance(result, int) else 0
+        app(args=list(argv), standalone_mode=True)
+    except SystemExit as e:  # the parser's own way to end: 0 done, 2 wrong usage, 1 where a verb says so
+        return e.code if isinstance(e.code, int) else 2
     except SecateurError as e:
         _say(e.message, e.hint)
-    except click.exceptions.NoArgsIsHelpError as e:
-        e.show()
-    except click.ClickException as e:
-        e.show()
-    except click.exceptions.Abort:
-        err.print("interrupted; nothing was left half-written")
-        return 130
     except KeyboardInterrupt:
         err.print("interrupted; nothing was left half-written")
         return 130

@@ -22,7 +22,7 @@ HELP = """Build a small hybrid, plan it to 60% of its parameters, cut it group-a
 def run(
     save: Annotated[Path | None, typer.Option("--out", help="keep parent and child in this new folder")] = None,
     params: Annotated[str, typer.Option(help="parameters to stay within")] = "60%",
-) -> int:
+) -> None:
     from secateur.checkpoint import publish
     from secateur.demo.hybrid import build
     from secateur.describe import describe
@@ -51,4 +51,5 @@ def run(
             with publish(save) as staging:
                 shutil.copytree(folder, staging, dirs_exist_ok=True)
             out.print(f"parent and child are in {save}")
-    return 0 if result.holds else 1
+    if not result.holds:
+        raise typer.Exit(1)

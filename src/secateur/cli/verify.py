@@ -27,7 +27,7 @@ def run(
     tokens: Annotated[int, typer.Option(min=8, max=4096, help="random tokens to compare on")] = 48,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
-) -> int:
+) -> None:
     from dataclasses import asdict
 
     from secateur.evaluate.equality import verify
@@ -39,7 +39,8 @@ def run(
         print_json({**asdict(result), "holds": result.holds})
     else:
         print_equality(result)
-    return 0 if result.holds else 1
+    if not result.holds:
+        raise typer.Exit(1)
 
 
 def print_equality(result: Equality) -> None:

@@ -29,6 +29,7 @@ CONFIG = {
 def build(folder: Path, seed: int = 0) -> Path:
     """Write the hybrid as a standard checkpoint to ``folder``."""
     from transformers import NemotronHConfig, NemotronHForCausalLM
+    from transformers.utils import logging
 
     torch.manual_seed(seed)
     fields = {k: v for k, v in CONFIG.items() if k != "dtype"}
@@ -42,5 +43,7 @@ def build(folder: Path, seed: int = 0) -> Path:
                 p.add_(0.2 * torch.randn(p.shape))
             elif "conv1d" not in name:
                 p.mul_(2.0)
+    logging.disable_progress_bar()
     model.save_pretrained(folder)
+    logging.enable_progress_bar()
     return folder

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from secateur import __version__
 from secateur.anatomy.axes import PUBLIC
 from secateur.model import Model
 from secateur.prune.cut import Cut, Target
@@ -18,7 +19,8 @@ FORMAT = 1
 
 def versions() -> dict[str, str]:
     """Versions of what took part."""
-    return {"python": platform.python_version()} | {p: version(p) for p in ("secateur", "torch", "transformers", "safetensors")}
+    libraries = {p: version(p) for p in ("torch", "transformers", "safetensors")}
+    return {"secateur": __version__, "python": platform.python_version(), **libraries}
 
 
 def record(
