@@ -1,8 +1,12 @@
 """Bytes on disk: open checkpoints lazily, stream tensors in and out, publish whole folders or none."""
 
+from secateur.checkpoint.buffers import BufferPool
 from secateur.checkpoint.config import read_config, write_json
 from secateur.checkpoint.files import require_space
+from secateur.checkpoint.hashing import FileHasher
 from secateur.checkpoint.header import CODES, DTYPES, TensorInfo, read_header
+from secateur.checkpoint.hub import resolve
+from secateur.checkpoint.passengers import Passenger, copy_passengers, list_passengers
 from secateur.checkpoint.publish import publish
 from secateur.checkpoint.store import TensorStore
 from secateur.checkpoint.writer import Shard, TensorSpec, plan_shards, write_tensors
@@ -10,15 +14,21 @@ from secateur.checkpoint.writer import Shard, TensorSpec, plan_shards, write_ten
 __all__ = [
     "CODES",
     "DTYPES",
+    "BufferPool",
+    "FileHasher",
+    "Passenger",
     "Shard",
     "TensorInfo",
     "TensorSpec",
     "TensorStore",
+    "copy_passengers",
+    "list_passengers",
     "plan_shards",
     "publish",
     "read_config",
     "read_header",
     "require_space",
+    "resolve",
     "write_json",
     "write_tensors",
 ]
