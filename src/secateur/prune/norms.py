@@ -75,16 +75,16 @@ def plan_norms(anatomy: Anatomy, new: Mapping[str, int], mode: NormMode = "auto"
     ratios = {n / k for n, k in _extents(anatomy, new)}
     if mode == "none":
         return NormPlan(anatomy, new, mode, None, ratios <= {1.0}, "norm weights are left as they were")
+    if mode == "eps-exact" and old["d"] != new["d"] and family.eps_exact:
+        raise UsageError(f"eps-exact norms do not fit {family.model_type}: {family.eps_exact}")
+    if old["d"] != new["d"] and any(layout.norm == "ln" for layout in _norm_layouts(anatomy)):
+        return NormPlan(anatomy, new, "auto", None, False, "LayerNorm subtracts a mean that changes with the width")
     if ratios <= {1.0}:
         return NormPlan(anatomy, new, "auto", None, True, "no norm sees a cut axis")
     if mode == "eps-exact":
-        if family.eps_exact:
-            raise UsageError(f"eps-exact norms do not fit {family.model_type}: {family.eps_exact}")
         rest = {n / k for n, k in _extents(anatomy, new, skip_hidden=True)} - {1.0}
         why = "residual stream rescaled" if not rest else "residual stream rescaled; inner norms keep the config's eps"
         return NormPlan(anatomy, new, mode, None, not rest, why)
-    if any(g.layout.norm == "ln" for g in anatomy.groups) and old["d"] != new["d"]:
-        return NormPlan(anatomy, new, mode, None, False, "LayerNorm subtracts a mean that changes with the width")
     eps = anatomy.config.get(family.eps_field) if family.eps_field else None
     if isinstance(eps, float) and len(ratios) == 1:
         return NormPlan(anatomy, new, mode, eps * ratios.pop(), True, "the config's eps carries the rest")
@@ -93,10 +93,13 @@ def plan_norms(anatomy: Anatomy, new: Mapping[str, int], mode: NormMode = "auto"
 
 def _extents(anatomy: Anatomy, new: Mapping[str, int], skip_hidden: bool = False) -> list[tuple[int, int]]:
     """(old, new) width of every norm, weightless ones included."""
-    layouts = [g.layout for g in anatomy.groups] + [lo.parse(t) for t in anatomy.family.weightless_norms]
     out = []
-    for layout in layouts:
+    for layout in _norm_layouts(anatomy):
         n = lo.norm_extent(layout, anatomy.sizes)
         if n is not None and not (skip_hidden and layout.axes == ("d",)):
             out.append((n, lo.norm_extent(layout, new) or n))
     return out
+
+
+def _norm_layouts(anatomy: Anatomy) -> list[lo.Layout]:
+    return [g.layout for g in anatomy.groups] + [lo.parse(t) for t in anatomy.family.weightless_norms]

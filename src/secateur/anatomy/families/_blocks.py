@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from secateur.anatomy.family import Cache, Fixed, under, when
+from secateur.anatomy.family import Advice, Cache, Fixed, Rule, under, when
 
 __all__ = [
     "ATTENTION_CACHE",
     "HEAD",
+    "HEAD_DIM",
+    "KERNEL_FE",
     "MAMBA1",
     "MAMBA1_CACHE",
     "MAMBA2",
+    "MAMBA2_ADVICE",
     "MAMBA2_CACHE",
+    "PRE_NORMS",
     "ROPE",
+    "TOP_K",
+    "WINDOW_CACHE",
     "attention",
     "experts",
     "glu",
@@ -53,6 +59,17 @@ MAMBA1_CONV_BIAS = {"conv1d.bias": "c1"}
 MAMBA1_CACHE = Cache(state="c1*n", conv="c1*w")
 
 ATTENTION_CACHE = Cache(per_token="k*e + k*c")
+WINDOW_CACHE = Cache(per_token="k*e + k*c", window="sliding_window")
+
+PRE_NORMS = {"input_layernorm.weight": "[d]", "post_attention_layernorm.weight": "[d]"}
+
+#: ``head_dim`` may be left out of the config; the attention code then divides.
+HEAD_DIM = {"e": "d // (k*r)", "c": "e"}
+
+TOP_K = Rule("E >= num_experts_per_tok", "the router picks num_experts_per_tok different experts")
+KERNEL_FE = Advice(
+    "CUDA kernels", "fe % 8 == 0 and d % 8 == 0", "grouped matrix products want rows of a multiple of 16 bytes"
+)
 
 HEAD = {"lm_head.weight": "v d if not tie_word_embeddings"}
 
@@ -95,4 +112,14 @@ def experts(prefix: str = "experts.{E}.", names: str = "gate_proj up_proj down_p
 ROPE = (
     Fixed("e", "rotary embedding: the frequencies follow from head_dim"),
     Fixed("c", "the config has one field for the channels of keys and values"),
+)
+
+#: What the CUDA kernels of Mamba-2 mixers want beyond transformers (causal-conv1d's fused path).
+MAMBA2_ADVICE = (
+    Advice("CUDA kernels", "(g*h*p + 2*g*n) % 8 == 0", "causal-conv1d wants convolution channels divisible by 8"),
+    Advice(
+        "llama.cpp (CUDA)",
+        "p % 16 == 0 and n in [96, 128, 256]",
+        "its scan kernel knows head sizes in steps of 16 and states of 96, 128 or 256; others run on the CPU",
+    ),
 )
