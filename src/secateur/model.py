@@ -69,15 +69,11 @@ class Model:
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor from disk, checked to be finite. Raises CheckpointError naming the tensor."""
-        t = self.weights.read(name)
-        if t.numel():
-            low, high = torch.aminmax(t)
-            if not bool(torch.isfinite(low) & torch.isfinite(high)):
-                raise CheckpointError(
-                    f"tensor {name!r} holds NaN or infinite values",
-                    hint="the parent is damaged or diverged in training; no cut can repair it",
-                )
-        return t
+        return _finite(name, self.weights.read(name))
+
+    def read_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Rows ``start`` to ``stop`` of one tensor, checked like :meth:`read`."""
+        return _finite(name, self.weights.read_rows(name, start, stop))
 
     @property
     def weights(self) -> TensorStore:
@@ -93,6 +89,17 @@ class Model:
     def config_sha256(self) -> str:
         """Fingerprint of the config a plan was made for: key order and white space do not count."""
         return hashlib.sha256(json.dumps(self.raw, sort_keys=True).encode()).hexdigest()
+
+
+def _finite(name: str, t: torch.Tensor) -> torch.Tensor:
+    if t.numel():
+        low, high = torch.aminmax(t)
+        if not bool(torch.isfinite(low) & torch.isfinite(high)):
+            raise CheckpointError(
+                f"tensor {name!r} holds NaN or infinite values",
+                hint="the parent is damaged or diverged in training; no cut can repair it",
+            )
+    return t
 
 
 def open_model(source: str | Path, *, revision: str | None = None) -> Model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,10 @@ from secateur.anatomy.anatomy import Anatomy, TensorDecl
 from secateur.prune.configure import child_config
 from secateur.prune.keep import KeepSets
 from secateur.prune.norms import NormMode, NormPlan, plan_norms
-from secateur.prune.select import mask_tensor, slice_tensor
+from secateur.prune.select import dim_indices, flat_index, leading, mask_tensor, slice_tensor, take_all
+
+#: Rows ``start`` to ``stop`` of one parent tensor.
+ReadRows = Callable[[int, int], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,34 @@ class Cut:
             t, decl.layout, self.keep.lookup(decl.layer), self.parent.sizes, self.parent.parents, decl.env
         )
         return scaled(out, target.factor, decl.layout.norm)
+
+    def stream(self, target: Target, read_rows: ReadRows, slab_rows: int) -> Iterator[torch.Tensor]:
+        """:meth:`apply` for a tensor too large to hold: slabs of the result along dimension 0, in order.
+
+        ``read_rows(start, stop)`` gives parent rows. Falls back to one slab when kept rows are not in rising order.
+        """
+        decl = target.decl
+        args = self.keep.lookup(decl.layer), self.parent.sizes, self.parent.parents
+        total = lo.shape(decl.layout, self.parent.sizes)[0]
+        axis = leading(decl.layout, self.parent.parents)
+        rest = lo.Layout(decl.layout.text, decl.layout.dims[1:], decl.layout.norm)
+        if axis is not None:
+            for i in args[0](axis, decl.env):
+                piece = slice_tensor(read_rows(int(i), int(i) + 1)[0], rest, *args, {**decl.env, axis: int(i)})
+                yield scaled(piece, target.factor, decl.layout.norm)[None]
+            return
+        rows = flat_index(decl.layout.dims[0], *args, decl.env)
+        if len(rows) and (np.diff(rows) < 0).any():
+            yield self.apply(target, read_rows(0, total))
+            return
+        others = dim_indices(rest, *args, decl.env)
+        for start in range(0, total, slab_rows):
+            here = rows[(rows >= start) & (rows < start + slab_rows)] - start
+            if not len(here):
+                continue
+            piece = read_rows(start, min(total, start + slab_rows))
+            piece = take_all(piece, [here if len(here) < piece.shape[0] else None, *others])
+            yield scaled(piece, target.factor, decl.layout.norm)
 
     def mask(self, target: Target, t: torch.Tensor) -> torch.Tensor:
         """The parent's tensor with everything zero that :meth:`apply` would remove."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from secateur.prune.vocab_ids import apply_edits
 
 #: Told the bytes written so far and in all.
 Progress = Callable[[int, int], None]
+SLAB_BYTES = 64 << 20
+"""Larger tensors are cut in slabs of rows."""
 _MARGIN = 64 << 20  # tokenizer files, config, audit
 
 
@@ -137,12 +140,17 @@ def _write(
 ) -> dict[str, str]:
     """Stream every tensor; returns the sha256 of the parent's files, hashed while they pass."""
     by_name = {spec.name: target for target, spec in specs}
+    store = model.weights
     done = 0
 
-    def produce(spec: TensorSpec) -> torch.Tensor:
+    def produce(spec: TensorSpec) -> torch.Tensor | Iterator[torch.Tensor]:
         target = by_name[spec.name]
-        t = model.read(target.decl.name)
-        return cut.mask(target, t) if settings.mask else cut.apply(target, t)
+        info = store.tensors[target.decl.name]
+        if info.nbytes <= SLAB_BYTES or settings.mask:
+            t = model.read(info.name)
+            return cut.mask(target, t) if settings.mask else cut.apply(target, t)
+        rows = max(1, SLAB_BYTES * info.shape[0] // info.nbytes)
+        return cut.stream(target, partial(model.read_rows, info.name), rows)
 
     def advance(nbytes: int) -> None:
         nonlocal done
@@ -150,7 +158,6 @@ def _write(
         if progress is not None:
             progress(done, total)
 
-    store = model.weights
     with FileHasher(store.files) as hasher:
         store.watcher = hasher.follow
         try:
