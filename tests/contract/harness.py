@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -218,15 +219,17 @@ def logits(model: Any, tokens: torch.Tensor | None = None) -> torch.Tensor:
 
 @torch.no_grad()
 def cached_logits(model: Any, steps: int = 3) -> torch.Tensor:
-    """Prefill all but the last tokens, then decode them one by one with the cache."""
+    """Prefill all but the last tokens, then decode them one by one with the cache, positions given as generate does."""
     tokens = ids()
     cut = tokens.shape[1] - steps
+    positions = "position_ids" in inspect.signature(model.forward).parameters
     with double_precision():
         out = model(tokens[:, :cut], use_cache=True)
         cache = "cache_params" if getattr(out, "cache_params", None) is not None else "past_key_values"
         parts, state = [out.logits], getattr(out, cache)
         for i in range(cut, tokens.shape[1]):
-            out = model(tokens[:, i : i + 1], use_cache=True, **{cache: state})
+            place = {"position_ids": torch.tensor([[i]])} if positions else {}
+            out = model(tokens[:, i : i + 1], use_cache=True, **{cache: state}, **place)
             state = getattr(out, cache)
             parts.append(out.logits)
     return torch.cat(parts, 1)

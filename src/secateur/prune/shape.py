@@ -49,12 +49,7 @@ def resolve(anatomy: Anatomy, wanted: Mapping[str, int]) -> dict[str, int]:
         _check_value(anatomy, axis, wanted[name])
         outer = math.prod(sizes[s] for s in axis.symbols[:-1])
         if wanted[name] % outer:
-            low = wanted[name] // outer * outer
-            raise InexpressibleError(
-                f"{name}={wanted[name]} does not divide into {outer} groups of equal size",
-                hint=f"nearest: {name}={max(low, outer)} or {name}={low + outer}",
-                nearest=(f"{name}={max(low, outer)}", f"{name}={low + outer}"),
-            )
+            raise _uneven(anatomy, wanted, name, outer)
         for symbol in tied_axes(anatomy.family, axis.symbol):
             sizes[symbol] = wanted[name] // outer
     broken = violations(anatomy.family, sizes, anatomy.config, anatomy.live)
@@ -67,6 +62,24 @@ def resolve(anatomy: Anatomy, wanted: Mapping[str, int]) -> dict[str, int]:
             nearest=tuple(found),
         )
     return sizes
+
+
+def _uneven(anatomy: Anatomy, wanted: Mapping[str, int], name: str, outer: int) -> InexpressibleError:
+    """The refusal of a size that does not divide into groups, with the nearest ones that do and fit otherwise too."""
+    low = max(wanted[name] // outer * outer, outer)
+    near: dict[str, None] = {}
+    for value in sorted({low, low + outer}):
+        shape = {**wanted, name: value}
+        try:
+            resolve(anatomy, shape)
+            near[",".join(f"{k}={v}" for k, v in shape.items())] = None
+        except InexpressibleError as e:
+            near |= dict.fromkeys(e.nearest)
+    return InexpressibleError(
+        f"{name}={wanted[name]} does not divide into {outer} groups of equal size",
+        hint="nearest shapes the config can say: " + "; ".join(near) if near else "no shape nearby fits either",
+        nearest=tuple(near)[:3],
+    )
 
 
 def _check_value(anatomy: Anatomy, axis: PublicAxis, value: int) -> None:
