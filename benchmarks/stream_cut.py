@@ -7,8 +7,8 @@ Makes about 16 GB of random bf16 weights shard by shard (removed afterwards), th
 * copy: read every byte of the parent, write as many bytes as the child has, fsync;
 * cut: `secateur prune` in a process of its own, with hashes of the parent, the audit and the atomic publish.
 
-The page cache is dropped for the files before each run, so both read the disk. Prints a markdown table with wall times, their
-ratio per pair and the peak resident memory of the cut. Exit code 1 if memory or the median ratio miss their target.
+The files' pages are dropped from the cache before each run, so both read the disk. Prints a markdown table with wall
+times, their ratio per pair and the peak resident memory of the cut. Exit code 1 if memory or the median ratio miss their target.
 """
 
 from __future__ import annotations
@@ -111,7 +111,19 @@ def plain_copy(parent: Path, child_bytes: int, out: Path) -> float:
 
 def cut(parent: Path, out: Path, score: str) -> tuple[float, int]:
     """(seconds, peak resident bytes) of the command line in its own process."""
-    command = [sys.executable, "-m", "secateur", "prune", str(parent), "--keep", KEEP, "--score", score, "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "secateur",
+        "prune",
+        str(parent),
+        "--keep",
+        KEEP,
+        "--score",
+        score,
+        "--out",
+        str(out),
+    ]
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -145,17 +157,24 @@ def main() -> int:
             if pair:
                 rows.append((seconds, copied))
                 peak = max(peak, memory)
-            print(f"pair {pair}: cut {seconds:.1f} s, copy {copied:.1f} s, peak {memory / 2**20:.0f} MiB", file=sys.stderr)
+            print(
+                f"pair {pair}: cut {seconds:.1f} s, copy {copied:.1f} s, peak {memory / 2**20:.0f} MiB", file=sys.stderr
+            )
     finally:
         shutil.rmtree(work, ignore_errors=True)
     ratios = [a / b for a, b in rows]
+    cells = (
+        f"{anatomy.count() / 1e9:.3f} B, {parent_bytes / 1e9:.2f} GB",
+        f"{child / 1e9:.3f} B, {child_bytes / 1e9:.2f} GB",
+        args.score,
+        f"{statistics.median(b for _, b in rows):.1f} s",
+        f"{statistics.median(a for a, _ in rows):.1f} s",
+        f"{min(ratios):.2f} / **{statistics.median(ratios):.2f}** / {max(ratios):.2f}",
+        f"{peak / 2**20:.0f} MiB",
+    )
     print("| parent | child | score | plain copy | cut | ratio (min / median / max) | peak memory |")
     print("|---|---|---|---|---|---|---|")
-    print(
-        f"| {anatomy.count() / 1e9:.3f} B, {parent_bytes / 1e9:.2f} GB | {child / 1e9:.3f} B, {child_bytes / 1e9:.2f} GB "
-        f"| {args.score} | {statistics.median(b for _, b in rows):.1f} s | {statistics.median(a for a, _ in rows):.1f} s "
-        f"| {min(ratios):.2f} / **{statistics.median(ratios):.2f}** / {max(ratios):.2f} | {peak / 2**20:.0f} MiB |"
-    )
+    print(f"| {' | '.join(cells)} |")
     return 0 if peak < MEMORY_TARGET and statistics.median(ratios) <= TIME_TARGET else 1
 
 

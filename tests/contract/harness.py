@@ -134,7 +134,7 @@ def load(folder: Path) -> Any:
 
 
 def tiny_eps(config: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
-    return {**config, **{f: TINY_EPS for f in fields}}
+    return {**config, **dict.fromkeys(fields, TINY_EPS)}
 
 
 def cut_pair(

@@ -41,7 +41,9 @@ def print_description(d: dict[str, Any]) -> None:
     weights = "" if d["weights"] else "  (config only: no weights here)"
     out.print(f"[bold]{d['source']}[/]  {d['model_type']} ({d['architecture']}){weights}", soft_wrap=True)
     kinds = ", ".join(f"{n} {kind}" for kind, n in d["layers"]["kinds"].items())
-    out.print(f"{human_count(d['parameters'])} parameters, {human_bytes(d['bytes'])}; {d['layers']['count']} layers: {kinds}")
+    out.print(
+        f"{human_count(d['parameters'])} parameters, {human_bytes(d['bytes'])}; {d['layers']['count']} layers: {kinds}"
+    )
     axes = Table("axis", "size", "parameters", "bytes", "can be pruned to", box=None, header_style="bold")
     for name in ("size", "parameters", "bytes"):
         axes.columns[("axis", "size", "parameters", "bytes").index(name)].justify = "right"

@@ -55,7 +55,9 @@ def run(
             return
         print_plan(opened, made)
         if save is not None:
-            out.print(f"plan written to {save}; apply it with: secateur prune {model} --plan {save} --out DIR", soft_wrap=True)
+            out.print(
+                f"plan written to {save}; apply it with: secateur prune {model} --plan {save} --out DIR", soft_wrap=True
+            )
 
 
 def from_options(model: Model, params: str | None, bytes_: str | None, keep: str | None, drop: str | None) -> Plan:
@@ -66,7 +68,8 @@ def from_options(model: Model, params: str | None, bytes_: str | None, keep: str
     count = wanted.pop("layers", None)
     if not (params or bytes_ or wanted or count or drop):
         raise UsageError(
-            "nothing is asked for", hint="give --params, --bytes, --keep or --drop-layers; `secateur plan --help` shows how"
+            "nothing is asked for",
+            hint="give --params, --bytes, --keep or --drop-layers; `secateur plan --help` shows how",
         )
     layers: list[int] | int | None = count
     if drop:

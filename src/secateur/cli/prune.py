@@ -36,7 +36,9 @@ def run(
     norm: Annotated[
         Literal["auto", "eps-exact", "none"], typer.Option(help="how norm weights make up for the cut")
     ] = "auto",
-    mask: Annotated[bool, typer.Option("--mask", help="write the parent's shape with the units zeroed, to compare")] = False,
+    mask: Annotated[
+        bool, typer.Option("--mask", help="write the parent's shape with the units zeroed, to compare")
+    ] = False,
     shard_size: Annotated[str, typer.Option(help="largest size of a weight file")] = "5GB",
     text: Annotated[Path | None, typer.Option(help="text on which to count tokens when vocab shrinks")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing checkpoint at --out")] = False,
@@ -49,7 +51,9 @@ def run(
     with open_model(model, revision=revision) as parent:
         if plan is not None:
             if params or bytes or keep or drop_layers:
-                raise UsageError("--plan already holds the shape; leave out --params, --bytes, --keep and --drop-layers")
+                raise UsageError(
+                    "--plan already holds the shape; leave out --params, --bytes, --keep and --drop-layers"
+                )
             made = load_plan(plan, parent)
         else:
             made = from_options(parent, params, bytes, keep, drop_layers)

@@ -52,7 +52,9 @@ def print_equality(result: Equality) -> None:
     table.add_row("strict load in plain transformers", "", ok)
     table.add_row("parameters = formula", f"{result.parameters:,}", ok if result.parameters == result.formula else bad)
     table.add_row(
-        "child = masked parent (eps to 0)", f"{result.eps_to_zero:.1e}", ok if result.eps_to_zero <= result.tolerance else bad
+        "child = masked parent (eps to 0)",
+        f"{result.eps_to_zero:.1e}",
+        ok if result.eps_to_zero <= result.tolerance else bad,
     )
     table.add_row("   the same at the config's eps", f"{result.at_eps:.1e}", "")
     table.add_row("cached decoding = full forward", f"{result.cached:.1e}", ok if result.cached <= 1e-3 else bad)

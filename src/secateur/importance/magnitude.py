@@ -11,7 +11,7 @@ Memory: one slab of rows in float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ def _add(
     t: torch.Tensor,
     layout: lo.Layout,
     anatomy: Anatomy,
-    env: dict[str, int],
+    env: Mapping[str, int],
 ) -> None:
     parents = anatomy.parents[axis]
     outer = tuple(env[p] for p in parents if p in env)

@@ -17,9 +17,7 @@ from secateur.model import Model
 
 _COUNT = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 _BYTES = {"": 1, "b": 1} | {
-    f"{p}{s}": (1000 if s == "b" else 1024) ** i
-    for i, p in enumerate("kmgt", 1)
-    for s in ("b", "ib")
+    f"{p}{s}": (1000 if s == "b" else 1024) ** i for i, p in enumerate("kmgt", 1) for s in ("b", "ib")
 }
 _NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([A-Za-z%]*)\s*", re.IGNORECASE)
 

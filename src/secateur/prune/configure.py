@@ -128,8 +128,8 @@ def _check(anatomy: Anatomy, raw: Mapping[str, Any], sizes: Mapping[str, int], l
     for axis in sorted(child.live & anatomy.live):
         if child.sizes[axis] != sizes[axis]:
             raise InexpressibleError(
-                f"axis {axis!r} should become {sizes[axis]}, but transformers reads {child.sizes[axis]} from the edited "
-                f"{anatomy.family.model_type} config: another field overrides it"
+                f"axis {axis!r} should become {sizes[axis]}, but transformers reads {child.sizes[axis]} from the "
+                f"edited {anatomy.family.model_type} config: another field overrides it"
             )
     if child.n_layers != len(layers):
         raise InexpressibleError(f"{len(layers)} layers should stay, but transformers reads {child.n_layers}")

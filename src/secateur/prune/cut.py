@@ -154,4 +154,3 @@ def scaled(t: torch.Tensor, factor: float, norm: str | None) -> torch.Tensor:
         return t
     wide = t.to(torch.promote_types(t.dtype, torch.float32))
     return ((wide + 1) * factor - 1 if norm == "1+" else wide * factor).to(t.dtype)
-

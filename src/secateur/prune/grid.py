@@ -34,7 +34,16 @@ PROFILE = {
     "lru_blocks": 0.25,
 }
 #: Axes drawn in only when the profile alone cannot reach the budget.
-RESERVE = ("experts", "kv_heads", "q_per_kv", "ssm_head_dim", "ssm_state", "delta_value_dim", "delta_key_heads", "mla_heads")
+RESERVE = (
+    "experts",
+    "kv_heads",
+    "q_per_kv",
+    "ssm_head_dim",
+    "ssm_state",
+    "delta_value_dim",
+    "delta_key_heads",
+    "mla_heads",
+)
 MAX_CANDIDATES = 400_000
 _FLOOR = 0.2
 
@@ -74,7 +83,8 @@ def search(
             return found, (note,) if note else ()
         smallest = min(smallest, least)
     raise BudgetError(
-        "no shape fits the budget" + (f"; the closest takes {smallest[0]:.1%} of it: {smallest[1]}" if smallest[1] else ""),
+        "no shape fits the budget"
+        + (f"; the closest takes {smallest[0]:.1%} of it: {smallest[1]}" if smallest[1] else ""),
         hint="raise the budget, or drop layers too (--drop-layers)",
     )
 
@@ -133,7 +143,7 @@ def _best(
     trial: dict[str, Any] = dict(sizes)
     for i, d in enumerate(dials):
         column = d.values.reshape([-1 if j == i else 1 for j in range(len(dials))])
-        trial |= {s: column for s in d.symbols}
+        trial |= dict.fromkeys(d.symbols, column)
     used = np.broadcast_to(np.asarray(_used(model, trial, layers, params, nbytes)[0], dtype=np.float64), shape)
     ok = np.broadcast_to(expressible(model.anatomy.family, trial, model.anatomy.config, model.anatomy.live), shape)
     scale = _scale(model, sizes, dials, layers, params, nbytes)
@@ -176,7 +186,7 @@ def _scale(
         mid = math.sqrt(low * high)
         trial: dict[str, Any] = dict(sizes)
         for d in dials:
-            trial |= {s: d.now * mid**d.exponent for s in d.symbols}
+            trial |= dict.fromkeys(d.symbols, d.now * mid ** d.exponent)
         if float(_used(model, trial, layers, params, nbytes)[0]) > 1:
             high = mid
         else:

@@ -50,7 +50,8 @@ class KeepSets:
         array = self.arrays.get((axis, scope))
         if array is None:
             return np.arange(self.anatomy.sizes[axis])
-        return array[tuple(env[p] for p in self.anatomy.parents[axis])]
+        kept: Index = array[tuple(env[p] for p in self.anatomy.parents[axis])]
+        return kept
 
     def lookup(self, layer: int | None) -> Lookup:
         """The lookup for tensors of ``layer`` (None: outside the layers)."""

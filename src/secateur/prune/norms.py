@@ -58,7 +58,8 @@ class NormPlan:
 
 def _writes_residual(decl: TensorDecl) -> bool:
     """The embedding and every matrix or bias whose output is the residual stream (Linear: [out, in])."""
-    if decl.pattern.startswith("lm_head") or lo.norm_extent(decl.layout, {a: 1 for a in decl.layout.axes}) is not None:
+    is_norm = lo.norm_extent(decl.layout, dict.fromkeys(decl.layout.axes, 1)) is not None
+    if is_norm or decl.pattern.startswith("lm_head"):
         return False
     dims = decl.layout.dims
     if decl.layer is None:

@@ -74,9 +74,7 @@ def prune(
             before = cost(model, model.anatomy.sizes, range(model.anatomy.n_layers)).to_json()
             after = before if settings.mask else cost(model, sizes, layers).to_json()
             about = {"score": settings.score, "seed": settings.seed, "mask": settings.mask, "norm": settings.norm}
-            entry = record(
-                model, cut, targets, hashes=hashes, settings=about, files=files, before=before, after=after
-            )
+            entry = record(model, cut, targets, hashes=hashes, settings=about, files=files, before=before, after=after)
             write_json(staging / FILE, entry)
     return open_model(out)
 
@@ -161,9 +159,7 @@ def _write(
     with FileHasher(store.files) as hasher:
         store.watcher = hasher.follow
         try:
-            write_tensors(
-                staging, [s for _, s in specs], produce, shard_bytes=settings.shard_bytes, progress=advance
-            )
+            write_tensors(staging, [s for _, s in specs], produce, shard_bytes=settings.shard_bytes, progress=advance)
         finally:
             store.watcher = None
         return hasher.digests()
@@ -186,4 +182,3 @@ def _write_files(
     copy_passengers(model.folder, staging, passengers)
     said |= {p.name: p.action if p.action == "carried" else f"left: {p.reason}" for p in passengers}
     return said | dict(trimmed)
-

@@ -46,7 +46,8 @@ def flat_index(
     core = head.body if isinstance(head, lo.Norm) else head
     if not isinstance(core, lo.Axis) or not _depends(tail, core.name, parents):
         inner = flat_index(tail, lookup, sizes, parents, env)
-        return (chosen[:, None] * stride + inner[None, :]).reshape(-1)
+        both: Index = chosen[:, None] * stride + inner[None, :]
+        return both.reshape(-1)
     rows = [i * stride + flat_index(tail, lookup, sizes, parents, {**env, core.name: int(i)}) for i in chosen]
     return np.concatenate(rows) if rows else np.empty(0, np.int64)
 
@@ -88,9 +89,7 @@ def slice_tensor(
     if axis is not None:
         rest = lo.Layout(layout.text, layout.dims[1:], layout.norm)
         kept = lookup(axis, env)
-        return torch.stack(
-            [slice_tensor(t[int(i)], rest, lookup, sizes, parents, {**env, axis: int(i)}) for i in kept]
-        )
+        return torch.stack([slice_tensor(t[int(i)], rest, lookup, sizes, parents, {**env, axis: int(i)}) for i in kept])
     return take_all(t, dim_indices(layout, lookup, sizes, parents, env))
 
 
