@@ -73,7 +73,7 @@ _NEMOTRON = ROWS["nemotron_h"].config
 ROWS["nemotron_h@latent"] = Row(
     config=dict(**_NEMOTRON, moe_latent_size=18, mlp_bias=True, use_bias=True, n_shared_experts=2),
     cuts=({"moe_latent": 12}, {"expert_ffn": 12}, {"experts": 3}),
-    combined={"hidden": 32, "moe_latent": 12, "expert_ffn": 12, "shared_ffn": 16, "experts": 4, "ffn": 40, "ssm_heads": 8},
+    combined={"hidden": 32, "moe_latent": 12, "expert_ffn": 12, "shared_ffn": 16, "experts": 4, "ssm_heads": 8},
     drops=((0, 2, 4),),
     no_permute=("w",),
 )  # fmt: skip
@@ -166,7 +166,9 @@ ROWS["granitemoehybrid"] = Row(
         "hidden": 32, "ssm_heads": 8, "ssm_state": 10, "expert_ffn": 12, "shared_ffn": 16, "kv_heads": 2, "experts": 3,
         "head_dim": 6,
     },
-    refused=(({"ssm_heads": 8}, "mamba_expand"), ({"hidden": 40}, "mamba_expand"), ({"experts": 1}, "num_experts_per_tok")),
+    refused=(
+        ({"ssm_heads": 8}, "mamba_expand"), ({"hidden": 40}, "mamba_expand"), ({"experts": 1}, "num_experts_per_tok"),
+    ),
     drops=((0, 1, 3), (1, 2)),
     refused_drops=(((0, 2, 3), "no attention layer is left"),),
     no_permute=("w",),
@@ -195,12 +197,12 @@ ROWS["granitemoehybrid@attention_only"] = Row(
 )  # fmt: skip
 
 _JAMBA = dict(
-    hidden_size=40, intermediate_size=52, num_hidden_layers=4, num_attention_heads=6, num_key_value_heads=3, head_dim=10,
+    hidden_size=40, intermediate_size=52, num_hidden_layers=4, num_attention_heads=6, num_key_value_heads=3,
     num_experts=4, num_experts_per_tok=2, expert_layer_period=2, expert_layer_offset=1, attn_layer_period=3,
     attn_layer_offset=1, mamba_d_state=6, mamba_dt_rank=7, mamba_expand=2,
 )  # fmt: skip
 ROWS["jamba"] = Row(
-    config=_JAMBA,
+    config=dict(**_JAMBA, head_dim=10),
     cuts=(
         {"hidden": 20}, {"ssm_channels": 40}, {"ssm_state": 4}, {"dt_rank": 4}, {"ffn": 40}, {"expert_ffn": 40},
         {"experts": 3}, {"kv_heads": 2}, {"q_per_kv": 1}, {"head_dim": 6}, {"hidden": 30, "ssm_channels": 60},
@@ -210,15 +212,16 @@ ROWS["jamba"] = Row(
         "head_dim": 6,
     },
     refused=(
-        ({"hidden": 32}, "mamba_expand"), ({"ssm_channels": 60}, "mamba_expand"), ({"experts": 1}, "num_experts_per_tok"),
+        ({"hidden": 32}, "mamba_expand"), ({"ssm_channels": 60}, "mamba_expand"),
+        ({"experts": 1}, "num_experts_per_tok"),
     ),
     drops=((1, 2, 3), (0, 1)),
-    refused_drops=(((0, 1, 3), "every 2 layers from 1"), ((0, 2), "no attention layer is left")),
+    refused_drops=(((0, 1, 3), "every expert_layer_period layers"), ((0, 2), "no attention layer is left")),
     no_permute=("w",),
 )  # fmt: skip
 ROWS["jamba@dense"] = Row(
     config={
-        **_JAMBA, "num_experts": 1, "num_attention_heads": 5, "num_key_value_heads": 5, "head_dim": None,
+        **_JAMBA, "num_experts": 1, "num_attention_heads": 5, "num_key_value_heads": 5,
         "mamba_dt_rank": "auto", "mamba_proj_bias": True, "mamba_conv_bias": False, "tie_word_embeddings": True,
     },
     cuts=({"hidden": 20}, {"kv_heads": 3}, {"head_dim": 6}),
@@ -253,7 +256,6 @@ ROWS["zamba2"] = Row(
 ROWS["zamba2@free_heads"] = Row(
     config=dict(
         **_ZAMBA2, use_shared_attention_adapter=False, use_mem_rope=False, add_bias_linear=True, num_key_value_heads=3,
-        tie_word_embeddings=False,
     ),
     cuts=({"hidden": 32}, {"kv_heads": 2}, {"q_per_kv": 1}, {"head_dim": 10}),
     combined={"hidden": 32, "ssm_heads": 8, "kv_heads": 2, "head_dim": 10, "ffn": 40, "adapter_rank": 4},

@@ -41,19 +41,22 @@ class TensorDecl:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Tensors counted together: equal layout, in ``layers`` layers, once per entry of the axes in ``factors``."""
+    """Tensors counted together: equal layout, in ``layers`` layers, once per entry of the axes in ``factors``.
+
+    ``once``: a shared tensor, which is there once as long as any of the ``layers`` that use it is.
+    """
 
     key: str
     part: str
     layout: lo.Layout
     layers: tuple[int, ...] | None
     factors: tuple[str, ...] = ()
-    times: int = 1
+    once: bool = False
 
     def count(self, sizes: Mapping[str, Any], layers: frozenset[int] | None = None) -> Any:
         """Parameters at ``sizes`` (vectorised); ``layers``: the old indices that stay (None = all)."""
         copies = 1 if self.layers is None else sum(layers is None or i in layers for i in self.layers)
-        total = lo.numel(self.layout, sizes) * (copies * self.times)
+        total = lo.numel(self.layout, sizes) * (min(copies, 1) if self.once else copies)
         for axis in self.factors:
             total = total * sizes[axis]
         return total
@@ -171,20 +174,15 @@ class Anatomy:
     def groups(self) -> list[Group]:
         """Declared tensors folded for counting; sums over groups equal sums over :meth:`declared`."""
         out = [Group(key, "embedding" if "v" in la.axes else "norm", la, None) for _, key, la in self._stem()]
-        table: dict[tuple[str, str, lo.Layout], list[int]] = {}
+        table: dict[tuple[str, str, lo.Layout, int | None], list[int]] = {}
         for layer in range(self.n_layers):
             for part, _, pattern, layout in self.layer_tensors(layer):
-                if not self._is_shared(pattern) or self.owner(self.block_of(layer)) == layer:
-                    table.setdefault((pattern, part, layout), []).append(layer)
-        for (pattern, part, layout), layers in table.items():
-            holes = _HOLE.findall(pattern)
-            factors = tuple(h for h in holes if h != "S")
-            if "S" in holes:
-                out += [
-                    Group(pattern, part, layout, (i,), factors, len(self._users_of(self.block_of(i)))) for i in layers
-                ]
-            else:
-                out.append(Group(pattern, part, layout, tuple(layers), factors))
+                once = self._is_shared(pattern) and "{S}" not in pattern
+                block = self.block_of(layer) if once else None
+                table.setdefault((pattern, part, layout, block), []).append(layer)
+        for (pattern, part, layout, block), layers in table.items():
+            factors = tuple(h for h in _HOLE.findall(pattern) if h != "S")
+            out.append(Group(pattern, part, layout, tuple(layers), factors, once=block is not None))
         return out
 
     # ---- shared blocks ----------------------------------------------------------------------------------------
