@@ -12,12 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from secateur.checkpoint import CODES, DTYPES, TensorSpec, TensorStore, plan_shards, write_tensors
 from secateur.errors import CheckpointError
+from tests.checkpoint import tiny
 
 SHAPES = [(), (0,), (3, 0, 2), (1,), (5,), (3, 4), (2, 3, 4, 5)]
-
-
-def bits(tensor: torch.Tensor) -> list[int]:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).tolist() if tensor.numel() else []
 
 
 def random_tensor(dtype: torch.dtype, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
@@ -53,7 +50,7 @@ def test_reads_what_the_library_writes(tmp_path: Path) -> None:
         assert store.total_bytes == sum(tensor.nbytes for tensor in tensors.values())
         for name, tensor in tensors.items():
             read = store.read(name)
-            assert (read.dtype, read.shape, bits(read)) == (tensor.dtype, tensor.shape, bits(tensor))
+            assert (read.dtype, read.shape, tiny.bits(read)) == (tensor.dtype, tensor.shape, tiny.bits(tensor))
 
 
 @pytest.mark.parametrize("shard_bytes", [1, 100, 1000, 10**9])
@@ -67,7 +64,11 @@ def test_the_library_reads_what_we_write(tmp_path: Path, shard_bytes: int) -> No
         read |= load_file(path)
     assert read.keys() == tensors.keys()
     for name, tensor in tensors.items():
-        assert (read[name].dtype, read[name].shape, bits(read[name])) == (tensor.dtype, tensor.shape, bits(tensor))
+        assert (read[name].dtype, read[name].shape, tiny.bits(read[name])) == (
+            tensor.dtype,
+            tensor.shape,
+            tiny.bits(tensor),
+        )
 
 
 def test_bytes_equal_those_of_the_library(tmp_path: Path) -> None:
@@ -91,9 +92,9 @@ def test_our_own_round_trip_with_slabs(tmp_path: Path, shard_bytes: int) -> None
     assert sum(seen) == store.total_bytes
     assert len(store.files) == len(plan_shards(specs_of(tensors), shard_bytes))
     for name, tensor in tensors.items():
-        assert bits(store.read(name)) == bits(tensor)
+        assert tiny.bits(store.read(name)) == tiny.bits(tensor)
         if tensor.dim() and tensor.shape[0] > 1:
-            assert bits(store.read_rows(name, 1, tensor.shape[0])) == bits(tensor[1:])
+            assert tiny.bits(store.read_rows(name, 1, tensor.shape[0])) == tiny.bits(tensor[1:])
 
 
 def test_every_tensor_starts_at_a_multiple_of_its_element_size(tmp_path: Path) -> None:

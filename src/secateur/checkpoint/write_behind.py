@@ -11,7 +11,7 @@ from typing import Self
 
 from secateur.checkpoint.files import disk_error
 
-PENDING_BYTES = 256 << 20
+PENDING_BYTES = 64 << 20
 """Bytes that may wait for the writer before the producer waits too."""
 CHUNK = 16 << 20
 """Bytes of one write call."""
