@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from secateur.anatomy.anatomy import Anatomy
 from secateur.importance import CRITERIA, changed_axes, keep_best
@@ -28,6 +28,7 @@ from .rows import ROWS, VOCAB
 
 transformers.logging.set_verbosity_error()
 TINY_EPS = 1e-30
+_FLOAT32 = torch.float32
 
 
 @contextlib.contextmanager
@@ -130,7 +131,15 @@ def load(folder: Path) -> Any:
         )
     problems = {k: v for k, v in info.items() if v}
     assert not problems, f"strict load failed: {problems}"
+    for module in model.modules():
+        _widen_defaults(type(module))
     return model.eval()
+
+
+def _widen_defaults(module: type) -> None:
+    """Default arguments that say float32 were bound before :func:`double_precision` (RG-LRU's accumulator)."""
+    for f in filter(inspect.isfunction, vars(module).values()):
+        f.__defaults__ = f.__defaults__ and tuple(torch.float64 if d is _FLOAT32 else d for d in f.__defaults__)
 
 
 def tiny_eps(config: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
@@ -222,15 +231,18 @@ def cached_logits(model: Any, steps: int = 3) -> torch.Tensor:
     """Prefill all but the last tokens, then decode them one by one with the cache, positions given as generate does."""
     tokens = ids()
     cut = tokens.shape[1] - steps
-    positions = "position_ids" in inspect.signature(model.forward).parameters
+    takes = inspect.signature(model.forward).parameters
+    positions = "position_ids" in takes
+    # given from outside, because RecurrentGemma does not hand its cache back
+    given = {"past_key_values": DynamicCache(config=model.config)} if "past_key_values" in takes else {}
     with double_precision():
-        out = model(tokens[:, :cut], use_cache=True)
+        out = model(tokens[:, :cut], use_cache=True, **given)
         cache = "cache_params" if getattr(out, "cache_params", None) is not None else "past_key_values"
-        parts, state = [out.logits], getattr(out, cache)
+        parts, state = [out.logits], getattr(out, cache, given.get(cache))
         for i in range(cut, tokens.shape[1]):
             place = {"position_ids": torch.tensor([[i]])} if positions else {}
             out = model(tokens[:, i : i + 1], use_cache=True, **{cache: state}, **place)
-            state = getattr(out, cache)
+            state = getattr(out, cache, state)
             parts.append(out.logits)
     return torch.cat(parts, 1)
 

@@ -2,7 +2,7 @@
 
 ``"g*h*p / d"``, ``"heads % groups == 0"``, ``"not tie_word_embeddings"``. Only literals, names, attribute-free
 arithmetic, comparisons and and/or/not are allowed, so a declaration stays data: nothing can be called or imported.
-``bf16(x)`` rounds to bfloat16 and ``field['key']`` reads a nested config value (None where there is none).
+``a if c else b`` chooses, ``bf16(x)`` rounds to bfloat16, ``field['key']`` reads a nested config value or None.
 Works on ints and, element by element, on numpy arrays of candidate sizes.
 """
 
@@ -83,6 +83,8 @@ def _value(node: ast.expr, env: Mapping[str, Any], text: str) -> Any:
         return _bool([_value(v, env, text) for v in node.values], isinstance(node.op, ast.And))
     if isinstance(node, ast.Compare):
         return _compare(node, env, text)
+    if isinstance(node, ast.IfExp):
+        return _value(node.body if _value(node.test, env, text) else node.orelse, env, text)
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
         container = _value(node.value, env, text)
         return container.get(node.slice.value) if isinstance(container, Mapping) else None

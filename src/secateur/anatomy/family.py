@@ -99,8 +99,8 @@ class Family:
     ``stale``: keys of the raw config that repeat a size: updated (expression, with `` if `` condition) when that size
     changes, or removed (None). ``nested``: config field -> dotted place where the raw config may hold it instead.
     ``rescale``: tensor name pattern -> f(sizes, config); the tensor is multiplied by f(new) / f(old).
-    ``spellings``: tensor name -> the name it has in files of another writer. ``ignored``: regular expressions of tensors
-    that loaders skip, with the reason they are left behind. ``functional``: axes a zero mask does not silence.
+    ``spellings``: tensor name -> the name it has in files of another writer. ``ignored``: regular expressions of
+    tensors that loaders skip, with the reason they are left behind. ``functional``: axes a zero mask does not silence.
     ``may_be_zero``: axes whose units may all go.
     ``needs``: kinds of which at least one layer must stay, or cached decoding fails.
     ``weightless_norms``: layouts of norms without a weight.

@@ -77,7 +77,7 @@ class TypeList:
             elif isinstance(value, list) and len(value) == layers:
                 edits[key] = [value[i] for i in keep]
         if not edits:
-            spelling = {kind: s for s, kind in reversed(self.kinds.items())}
+            spelling = {kind: s for s, kind in reversed(list(self.kinds.items()))}
             edits[keys[0]] = [spelling[self.kinds[config[self.field][i]]] for i in keep]
         for key, kind in self.index_keys.items():
             if raw.get(key) is not None:
@@ -156,3 +156,80 @@ class Period:
             f"but the config can only say 'every {self.period} layers from {self.offset}'",
             hint="drop layers so that the survivors keep one period and offset",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedLists:
+    """A :class:`TypeList` that files may hold as one list of layer numbers, counted from 1, per kind (Kimi Linear).
+
+    ``outer``: the sub-dictionary of the raw config with these lists. ``lists``: kind -> its key there.
+    """
+
+    field: str
+    kinds: Mapping[str, str]
+    outer: str
+    lists: Mapping[str, str]
+
+    def read(self, config: Config, layers: int) -> list[str]:
+        return TypeList(self.field, self.kinds).read(config, layers)
+
+    def edit(self, config: Config, raw: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:
+        held = raw.get(self.outer) or {}
+        edits: dict[str, Any] = {}
+        if all(key in held for key in self.lists.values()):
+            kinds = self.read(config, len(config[self.field]))
+            numbers = {
+                key: [new + 1 for new, old in enumerate(keep) if kinds[old] == kind] for kind, key in self.lists.items()
+            }
+            edits[self.outer] = {**held, **numbers}
+        if not edits or raw.get(self.field) is not None:
+            edits |= TypeList(self.field, self.kinds).edit(config, raw, keep)
+        return edits
+
+
+@dataclass(frozen=True, slots=True)
+class Leading:
+    """A :class:`TypeList` that files may hold as the number of leading layers of kind ``first`` (Kimi Linear)."""
+
+    field: str
+    kinds: Mapping[str, str]
+    count: str
+    first: str
+
+    def read(self, config: Config, layers: int) -> list[str]:
+        return TypeList(self.field, self.kinds).read(config, layers)
+
+    def edit(self, config: Config, raw: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:
+        kinds = self.read(config, len(config[self.field]))
+        left = [kinds[i] for i in keep]
+        leading = next((n for n, kind in enumerate(left) if kind != self.first), len(left))
+        edits: dict[str, Any] = {}
+        if raw.get(self.field) is not None:
+            edits = TypeList(self.field, self.kinds).edit(config, raw, keep)
+        if not edits or self.count in raw:
+            edits[self.count] = leading
+        return edits
+
+
+@dataclass(frozen=True, slots=True)
+class Cyclic:
+    """A list that is repeated until every layer has a kind (RecurrentGemma)."""
+
+    field: str
+    kinds: Mapping[str, str]
+
+    def read(self, config: Config, layers: int) -> list[str]:
+        cycle = list(config[self.field] or ())
+        unknown = sorted({str(v) for v in cycle if v not in self.kinds})
+        if unknown or not cycle:
+            raise ConfigError(f"config field {self.field!r} is {cycle}, expected a list of {sorted(self.kinds)}")
+        return [self.kinds[cycle[i % len(cycle)]] for i in range(layers)]
+
+    def edit(self, config: Config, raw: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:
+        cycle = list(config[self.field])
+        left = [cycle[i % len(cycle)] for i in keep]
+        if left == [cycle[i % len(cycle)] for i in range(len(left))]:
+            return {}
+        lengths = range(1, len(left) + 1)
+        n = next(n for n in lengths if all(v == left[i % n] for i, v in enumerate(left)))
+        return {self.field: left[:n]}

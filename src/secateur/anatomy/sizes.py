@@ -115,7 +115,7 @@ def _whole(what: str, value: Any) -> int:
 
 
 def tied_axes(family: Family, axis: str) -> tuple[str, ...]:
-    """Axes that one config field resizes together with ``axis`` (``head_dim`` sizes keys and values), itself included."""
+    """Axes that one config field resizes with ``axis`` (``head_dim`` sizes keys and values), itself included."""
     tied = {axis}
     singles: dict[str, set[str]] = {}
     for rule in field_rules(family.fields):

@@ -56,8 +56,8 @@ def _resize(anatomy: Anatomy, raw: dict[str, Any], sizes: Mapping[str, int]) -> 
             _put(raw, anatomy, name, value)
     for axis, fields in family.explicit.items():
         if axis in anatomy.live and sizes[axis] != anatomy.sizes[axis]:
-            for name, text in fields.items():
-                _put(raw, anatomy, name, expr.evaluate(text, sizes))
+            for field, size in fields.items():
+                _put(raw, anatomy, field, expr.evaluate(size, sizes))
     for key, text in family.stale.items():
         if raw.get(key) is not None:
             if text is None:

@@ -6,6 +6,12 @@ from secateur.anatomy.family import Advice, Cache, Fixed, Rule, under, when
 
 __all__ = [
     "ATTENTION_CACHE",
+    "DELTA",
+    "DELTA_ADVICE",
+    "DELTA_CACHE",
+    "DELTA_CONV",
+    "DELTA_FIELDS",
+    "DELTA_SCALE",
     "HEAD",
     "HEAD_DIM",
     "KERNEL_FE",
@@ -20,6 +26,7 @@ __all__ = [
     "WINDOW_CACHE",
     "attention",
     "experts",
+    "gated_attention",
     "glu",
     "qk_norm",
     "under",
@@ -71,6 +78,28 @@ KERNEL_FE = Advice(
     "CUDA kernels", "fe % 8 == 0 and d % 8 == 0", "grouped matrix products want rows of a multiple of 16 bytes"
 )
 
+#: The gated delta rule (arXiv 2412.06464): value heads are indexed inside the key head they share.
+DELTA_CONV = "(q:gk ek + k:gk ek + v:gk gr ev)"
+DELTA = {
+    "dt_bias": "(gk gr)",
+    "A_log": "(gk gr)",
+    "conv1d.weight": f"{DELTA_CONV} 1 w",
+    "norm.weight": "[ev]",
+    "out_proj.weight": "d (gk gr ev)",
+}
+DELTA_CACHE = Cache(state="gk*gr*ek*ev", conv="(2*gk*ek + gk*gr*ev)*w")
+DELTA_FIELDS = (
+    "linear_num_key_heads=gk linear_num_value_heads=gk*gr linear_key_head_dim=ek linear_value_head_dim=ev "
+    "linear_conv_kernel_dim=w "
+)
+#: Queries are divided by sqrt(key width) after their own normalisation: the norm behind the scan sees that factor
+#: beside its eps, just as if a norm over the key channels had shrunk.
+DELTA_SCALE = ("[ek]",)
+DELTA_ADVICE = (
+    Advice("llama.cpp", "ek == ev", "it has one state size for keys and values of the delta rule"),
+    Advice("vLLM", "ek <= 256", "its delta-rule kernels hold a key of at most 256 channels"),
+)
+
 HEAD = {"lm_head.weight": "v d if not tie_word_embeddings"}
 
 
@@ -94,6 +123,13 @@ def qk_norm(q: str = "q_norm", k: str = "k_norm", norm: str = "[e]") -> dict[str
     return {f"{q}.weight": norm, f"{k}.weight": norm}
 
 
+def gated_attention() -> tuple[dict[str, str], dict[str, str]]:
+    """Attention whose query projection also carries an output gate per channel (Qwen3-Next): weights, biases."""
+    q = "(k r (q:e + gate:c))"
+    weights = attention() | {"q_proj.weight": f"{q} d"} | qk_norm(norm="1+[e]")
+    return weights, attention_biases() | {"q_proj.bias": q}
+
+
 def glu(gate: str = "gate_proj", up: str = "up_proj", down: str = "down_proj", f: str = "f") -> dict[str, str]:
     """Gated feed-forward weights; gate and up share one index over the inner axis ``f``."""
     return {f"{gate}.weight": f"{f} d", f"{up}.weight": f"{f} d", f"{down}.weight": f"d {f}"}
@@ -106,7 +142,8 @@ def glu_biases(gate: str = "gate_proj", up: str = "up_proj", down: str = "down_p
 
 def experts(prefix: str = "experts.{E}.", names: str = "gate_proj up_proj down_proj", f: str = "fe") -> dict[str, str]:
     """Routed experts as files hold them: one set of matrices per expert."""
-    return under(prefix, glu(*names.split(), f=f))
+    gate, up, down = names.split()
+    return under(prefix, glu(gate, up, down, f))
 
 
 ROPE = (

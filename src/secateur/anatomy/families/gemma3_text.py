@@ -14,7 +14,7 @@ from secateur.anatomy.families._blocks import (
     under,
     when,
 )
-from secateur.anatomy.family import Advice, Block, Family, Rule, Slot
+from secateur.anatomy.family import Block, Family, Rule, Slot
 from secateur.anatomy.selectors import Always, TypeList
 
 _ATTENTION = under("self_attn.", attention() | qk_norm(norm="1+[e]") | when("attention_bias", attention_biases()))
@@ -46,7 +46,7 @@ FAMILY = Family(
     rules=(Rule("d % (k*r) == 0", "the config class wants hidden_size to be a multiple of num_attention_heads"),),
     fixed=ROPE,
     # undo the embedding's factor sqrt(hidden_size); a tied head must not see that, so the last norm takes it back
-    rescale={"embed_tokens.weight": "d**-0.5", "norm.weight": "d**(0.5*tie_word_embeddings)"},
+    rescale={"embed_tokens.weight": "d**-0.5", "norm.weight": "d**0.5 if tie_word_embeddings else 1"},
     eps_exact="its norms after attention and MLP read sub-block outputs, which the scaling of the residual stream "
     "does not reach",
 )
