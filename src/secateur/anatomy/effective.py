@@ -29,6 +29,11 @@ class Effective(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._config.to_dict())
 
+    @property
+    def object(self) -> Any:
+        """The transformers config itself, for building modules."""
+        return self._config
+
     def aliases(self, name: str) -> set[str]:
         """All spellings of a config field, ``name`` among them."""
         table: dict[str, str] = dict(getattr(self._config, "attribute_map", {}))

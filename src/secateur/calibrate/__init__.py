@@ -1,0 +1,1 @@
+"""Calibration: one walker streams blocks over real text; observers say what to collect."""
