@@ -208,3 +208,10 @@ def test_a_function_of_the_same_name_with_other_parameters_is_left() -> None:
 def test_packed_sequences_go_to_the_stock_function() -> None:
     for kernel in KERNELS.values():
         assert kernel.replacing(lambda *a, **k: "stock")(1, cu_seqlens=torch.ones(1)) == "stock"
+
+
+def test_inputs_a_stand_in_refuses_go_to_the_stock_function() -> None:
+    """Decays per channel too strong to factor at any chunk length."""
+    q, beta = torch.ones(1, 20, 1, 4), torch.ones(1, 20, 1)
+    chunked = KERNELS["chunk_kimi_delta_attention"].replacing(lambda *a, **k: "stock")
+    assert chunked(q, q, q, -1000 * q, beta) == "stock" != chunked(q, q, q, -q, beta)

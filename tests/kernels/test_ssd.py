@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from secateur.kernels import ssd
+from secateur.kernels.decay import MAX_DECAY_RANGE
 from secateur.kernels.reference import ssd_reference
 from secateur.kernels.ssd import discretize, ssd_scan
 
@@ -47,7 +47,7 @@ def test_the_decays_above_reach_both_forms() -> None:
     for decay in (1.0, 30.0, 1000.0):
         _, dt, A, *_ = inputs(64, 1, decay)
         cum = (dt * A).view(-1, 16, 8).cumsum(1)
-        shares.append((cum[:, 0] - cum[:, -1] > ssd.MAX_DECAY_RANGE).double().mean().item())
+        shares.append((cum[:, 0] - cum[:, -1] > MAX_DECAY_RANGE).double().mean().item())
     assert shares[0] == 0 and 0.1 < shares[1] < 0.9 and shares[2] > 0.8, shares
 
 

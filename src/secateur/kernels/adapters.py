@@ -13,11 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
 from secateur.kernels.conv import causal_conv
+from secateur.kernels.delta import CHUNK, chunk_for, gated_delta_rule
 from secateur.kernels.selective_scan import selective_scan
 from secateur.kernels.ssd import discretize, ssd_scan
 
@@ -72,9 +74,32 @@ def mamba_scan(
     return (out, state) if return_last_state else out
 
 
+def delta_rule(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    g: Tensor,
+    beta: Tensor,
+    initial_state: Tensor | None = None,
+    output_final_state: bool = False,
+    use_qk_l2norm_in_kernel: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """query and key (b, t, j, dk), value (b, t, h, dv), g (b, t, h) or (b, t, h, dk)."""
+    chunk = CHUNK if g.ndim == 3 else chunk_for(g)
+    if chunk is None:
+        return NotImplemented  # type: ignore[no-any-return]
+    acc = torch.promote_types(query.dtype, torch.float32)
+    q, k = query.to(acc), key.to(acc)
+    if use_qk_l2norm_in_kernel:
+        q, k = (v * torch.rsqrt(v.square().sum(-1, keepdim=True) + 1e-6) for v in (q, k))
+    q = q * q.shape[-1] ** -0.5
+    out, state = gated_delta_rule(q, k, value, g, beta, initial_state=initial_state, chunk=chunk)
+    return out.to(query.dtype), state if output_final_state else None
+
+
 @dataclass(frozen=True)
 class Kernel:
-    """A stand-in for a function of transformers."""
+    """A stand-in for a function of transformers; it returns NotImplemented for inputs that the stock function takes."""
 
     run: Callable[..., Any]
 
@@ -92,7 +117,8 @@ class Kernel:
         def fast(*args: Any, **kwargs: Any) -> Any:
             if kwargs.get("cu_seqlens") is not None or kwargs.get("seq_idx") is not None:
                 return stock(*args, **kwargs)
-            return self.run(*args, **{name: value for name, value in kwargs.items() if name in known})
+            out = self.run(*args, **{name: value for name, value in kwargs.items() if name in known})
+            return stock(*args, **kwargs) if out is NotImplemented else out
 
         return fast
 
@@ -101,4 +127,6 @@ KERNELS: dict[str, Kernel] = {
     "causal_conv1d_fn": Kernel(conv1d),
     "mamba2_chunk_scan": Kernel(mamba2_scan),
     "mamba_selective_scan": Kernel(mamba_scan),
+    "torch_chunk_gated_delta_rule": Kernel(delta_rule),
+    "chunk_kimi_delta_attention": Kernel(delta_rule),
 }
