@@ -45,6 +45,14 @@ def open_regular(path: Path, error: type[SecateurError] = CheckpointError) -> in
     return fd
 
 
+def status(path: Path) -> os.stat_result:
+    """``stat`` of a file that was there a moment ago."""
+    try:
+        return path.stat()
+    except OSError as cause:
+        raise CheckpointError(f"{path}: cannot be reached: {_reason(cause)}") from cause
+
+
 def read_some(fd: int, view: memoryview, offset: int, path: Path) -> int:
     """Read at most ``len(view)`` bytes from ``offset``; returns how many, 0 at the end of the file."""
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from secateur.checkpoint.files import open_regular, read_some
+from secateur.checkpoint.files import open_regular, read_some, status
 from secateur.checkpoint.hf_cache import known_sha256
 
 LEAD_BYTES = 512 << 20
@@ -46,7 +46,7 @@ class FileHasher:
                 self._digests[name] = known
             else:
                 self._starts[name] = total
-                total += path.stat().st_size
+                total += status(path).st_size
         self._thread.start()
         return self
 

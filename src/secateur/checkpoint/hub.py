@@ -12,6 +12,7 @@ from huggingface_hub import errors as hub_errors
 from secateur.checkpoint.files import short
 from secateur.errors import CheckpointError
 
+_EXAMPLES = "Give a checkpoint folder, a config.json, or a hub id such as nvidia/Nemotron-H-8B-Base-8K."
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _SMALL = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.md", "LICENSE*", "LICENCE*", "NOTICE*")
 _WEIGHTS = ("*.safetensors",)
@@ -27,6 +28,8 @@ def resolve(path_or_hub_id: str | Path, revision: str | None = None, *, weights:
     never pickles or code. CheckpointError with the next step if it cannot be had.
     """
     text = os.fspath(path_or_hub_id)
+    if not text:
+        raise CheckpointError("the model's name is empty", hint=_EXAMPLES)
     local = Path(text).expanduser() if text.startswith("~") else Path(text)
     try:
         exists = local.exists()
@@ -39,7 +42,7 @@ def resolve(path_or_hub_id: str | Path, revision: str | None = None, *, weights:
     if not _HUB_ID.fullmatch(text):
         raise CheckpointError(
             f"{short(text)}: no such folder, and not a hub id",
-            hint="Give a checkpoint folder, a config.json, or a hub id such as nvidia/Nemotron-H-8B-Base-8K.",
+            hint=_EXAMPLES,
         )
     return _download(text, revision, weights)
 

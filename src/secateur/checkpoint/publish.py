@@ -100,7 +100,9 @@ def _resolved(destination: Path) -> Path:
 
 
 def _check_free(destination: Path, overwrite: bool) -> None:
-    if not os.path.lexists(destination):
+    try:
+        destination.lstat()
+    except FileNotFoundError:
         return
     if not destination.is_dir():
         raise UsageError(f"{destination}: exists and is not a folder", hint="Choose another folder with --out.")

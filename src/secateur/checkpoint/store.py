@@ -17,7 +17,7 @@ from typing import Self
 import torch
 
 from secateur.checkpoint.buffers import BufferPool
-from secateur.checkpoint.files import open_regular, read_into, read_small, short
+from secateur.checkpoint.files import open_regular, read_into, read_small, short, status
 from secateur.checkpoint.header import TensorInfo, read_header
 from secateur.checkpoint.hf_cache import contained
 from secateur.checkpoint.strict_json import parse_json
@@ -42,7 +42,7 @@ class TensorStore:
         self.tensors = tensors
         self.watcher: Watcher | None = None
         self.pool = BufferPool()
-        self._stamps = {name: _stamp(path.stat()) for name, path in files.items()}
+        self._stamps = {name: _stamp(status(path)) for name, path in files.items()}
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -135,8 +135,8 @@ class TensorStore:
         return tensor
 
 
-def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+def _stamp(found: os.stat_result) -> tuple[int, int, int, int]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _read_index(folder: Path) -> dict[str, str]:
