@@ -1,8 +1,8 @@
 """The one loop: text through the model, block by block, with one block's weights in memory.
 
 The calls of all blocks (masks, positions) are recorded once by running the model with recorders in their place. Then,
-layer by layer: fill the block from disk, run every batch through it while observers look on, optionally edit its weights
-and run again, free it. Memory: one block, the hidden states (in memory, or spilled to disk), what observers collect.
+layer by layer: fill the block from disk, run every batch through it while observers look on, optionally edit its
+weights and run again, free it. Memory: one block, the hidden states (in memory, or spilled to disk), what observers collect.
 
 Progress and resuming are here and nowhere else. Under torchrun every rank walks its share of the batches and observers
 are summed at the end.
@@ -161,6 +161,7 @@ class _Calls:
     def __init__(self) -> None:
         self.args: dict[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self.arity: dict[type, int] = {}
+        self.batch = 0
 
     def add(self, layer: int, batch: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         first = self.args.get((layer, 0))
@@ -238,18 +239,17 @@ def _record(skeleton: Skeleton, batches: Sequence[torch.Tensor]) -> tuple[list[t
     calls, hidden = _Calls(), []
     calls.arity = _arity(skeleton, batches[0][:1, :8])
     stands: dict[int, nn.Module] = {}
-    current = 0
 
     def note(index: int, states: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
         if index == 0:
             hidden.append(states)
-        calls.add(index, current, args, kwargs)
+        calls.add(index, calls.batch, args, kwargs)
         return states
 
     for i, block in enumerate(skeleton.blocks):
         stands[i] = _Stand(block, functools.partial(note, i), calls.arity[type(block)])
     with _stands(skeleton, stands):
-        for current, ids in enumerate(batches):
+        for calls.batch, ids in enumerate(batches):
             _body(skeleton.model)(ids.to(skeleton.device), use_cache=False)
     return hidden, calls
 
