@@ -212,6 +212,24 @@ def test_the_nth_write_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("raised", "seen"), [(OSError(errno.ENOSPC, ""), CheckpointError), (MemoryError(), MemoryError)]
+)
+def test_a_waiting_producer_hears_of_a_failed_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, seen: type[Exception]
+) -> None:
+    def fail(self: write_behind.WriteBehind, data: memoryview) -> None:
+        raise raised
+
+    monkeypatch.setattr(write_behind.WriteBehind, "_write", fail)
+    reached = 0
+    with pytest.raises(seen), write_behind.WriteBehind(tmp_path / "file", pending_bytes=1) as out:
+        for _ in range(3):
+            out.put(memoryview(b"1234"))
+            reached += 1
+    assert reached == 1
+
+
 def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_behind, "CHUNK", 100_001)
     publish_big(tmp_path / "child")

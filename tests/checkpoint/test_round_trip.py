@@ -10,7 +10,17 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from secateur.checkpoint import CODES, DTYPES, TensorSpec, TensorStore, plan_shards, write_tensors
+from secateur.checkpoint import (
+    CODES,
+    DTYPES,
+    TensorSpec,
+    TensorStore,
+    plan_shards,
+    publish,
+    read_config,
+    write_json,
+    write_tensors,
+)
 from secateur.errors import CheckpointError
 from tests.checkpoint import tiny
 
@@ -131,3 +141,30 @@ def test_what_is_produced_must_be_what_was_announced(tmp_path: Path, made: torch
             [TensorSpec("w", "F32", (3, 2))],
             lambda _: made if isinstance(made, torch.Tensor) else iter(made),
         )
+
+
+@pytest.mark.parametrize("shard_bytes", [20_000, 10**9])
+def test_transformers_loads_what_we_write(tmp_path: Path, shard_bytes: int) -> None:
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        dtype="bfloat16",
+    )
+    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model.save_pretrained(tmp_path / "theirs")
+    theirs = TensorStore.open(tmp_path / "theirs")
+    specs = [TensorSpec(info.name, info.dtype, info.shape) for info in theirs.tensors.values()]
+    with publish(tmp_path / "ours") as staging:
+        write_tensors(staging, specs, lambda spec: theirs.read(spec.name), shard_bytes=shard_bytes)
+        write_json(staging / "config.json", read_config(tmp_path / "theirs"))
+    assert len(TensorStore.open(tmp_path / "ours").files) == len(plan_shards(specs, shard_bytes))
+    loaded, info = AutoModelForCausalLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(info.values())
+    for name, tensor in model.state_dict().items():
+        assert tiny.same(loaded.state_dict()[name], tensor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -116,6 +117,15 @@ def test_the_same_tensor_in_two_shards(tmp_path: Path) -> None:
     first, second = sorted(tmp_path.glob("*.safetensors"))[:2]
     second.write_bytes(first.read_bytes())
     with pytest.raises(CheckpointError, match="is in both"):
+        TensorStore.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["x/model.safetensors", "./m.safetensors", "../model/m.safetensors", "a\\m.safetensors", "\0.safetensors"]
+)
+def test_shards_have_plain_names(tmp_path: Path, name: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(CheckpointError, match="expected a plain name inside the folder"):
         TensorStore.open(tmp_path)
 
 

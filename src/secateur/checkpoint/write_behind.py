@@ -27,7 +27,7 @@ class WriteBehind:
         self._waiting = 0
         self._offset = 0
         self._closing = False
-        self._error: OSError | None = None
+        self._error: BaseException | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="secateur-writer", daemon=True)
 
@@ -62,8 +62,10 @@ class WriteBehind:
             self._raise()
 
     def _raise(self) -> None:
-        if self._error is not None:
+        if isinstance(self._error, OSError):
             raise disk_error(self._error, self.path, needed=self._waiting) from self._error
+        if self._error is not None:
+            raise self._error
 
     def _run(self) -> None:
         while True:
@@ -74,7 +76,7 @@ class WriteBehind:
                 data = self._queue.popleft()
             try:
                 self._write(data)
-            except OSError as cause:
+            except BaseException as cause:  # whatever ended the thread, a waiting producer must hear of it
                 with self._changed:
                     self._error = cause
                     self._queue.clear()
