@@ -31,6 +31,7 @@ def pack(
     bos: Border = "auto",
     eos: Border = "auto",
     vocab_size: int | None = None,
+    fewer: bool = False,
 ) -> torch.Tensor:
     """Windows of token ids, (samples, length) int64, without overlap or padding.
 
@@ -41,6 +42,7 @@ def pack(
     ``bos``: before every document, or also at the start of every window; auto is "window" for tokenizers that put one
     before a text themselves, else "none". ``eos``: behind every document, or not; auto is "document" unless the
     tokenizer marks borders by BOS alone. ``vocab_size``: rows of the model's embedding, to refuse a foreign tokenizer.
+    ``fewer``: a text too short gives the windows it has.
 
     Raises UsageError when the text is too short, naming how many tokens it has and how many are needed.
     """
@@ -56,7 +58,7 @@ def pack(
     wanted = samples if tokens is None else -(-tokens // length)
     limit = None if wanted is None else wanted * reach
     windows, seen = _windows(_stream(tokenizer, texts, marks), length, limit, marks)
-    if not len(windows) or (wanted is not None and len(windows) < wanted):
+    if not len(windows) or (wanted is not None and len(windows) < wanted and not fewer):
         need = (wanted or 1) * length
         raise UsageError(
             f"the text has {seen:,} tokens, {need:,} are needed ({wanted or 1} windows of {length})",

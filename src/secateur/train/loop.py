@@ -1,0 +1,142 @@
+"""The training loop, once for one process, data parallelism and FSDP."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import UsageError
+from secateur.train import state
+from secateur.train.cache import TeacherCache
+from secateur.train.log import Log
+from secateur.train.module import PARTS
+from secateur.train.settings import Settings, TrainingError
+from secateur.train.windows import Windows
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimizer step: means over its tokens in nats; ``seconds`` since the run began, pauses left out."""
+
+    step: int
+    tokens: int
+    loss: float
+    divergence: float
+    ce: float
+    hidden: float
+    lr: float
+    gradient_norm: float
+    tokens_per_second: float
+    seconds: float
+
+
+OnStep = Callable[[Step], None]
+
+
+def make_optimizer(module: nn.Module, settings: Settings) -> torch.optim.AdamW:
+    """AdamW (0.9, 0.95); decay for matrices only, not for norms, biases and what a layer exempts (A_log and D of a
+    scan)."""
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for _, p in state.trained(module):
+        groups[p.ndim >= 2 and not getattr(p, "_no_weight_decay", False)].append(p)
+    tables = [{"params": ps, "weight_decay": settings.weight_decay if decay else 0.0} for decay, ps in groups.items() if ps]
+    return torch.optim.AdamW(tables, lr=settings.lr, betas=(0.9, 0.95))
+
+
+def share(settings: Settings, processes: int, index: int) -> range:
+    """Which windows of a batch are this process's. UsageError when the batch does not divide."""
+    each, rest = divmod(settings.batch, processes)
+    if rest:
+        raise UsageError(f"batch {settings.batch} does not divide among {processes} processes")
+    return range(index * each, (index + 1) * each)
+
+
+class Loop:
+    """Runs steps of a prepared ``module``; ``cache`` replaces the teacher inside it."""
+
+    def __init__(
+        self,
+        accelerator: Any,
+        module: nn.Module,
+        optimizer: Any,
+        windows: Windows,
+        settings: Settings,
+        work: Path,
+        cache: TeacherCache | None,
+    ) -> None:
+        self.accelerator, self.module, self.optimizer = accelerator, module, optimizer
+        self.windows, self.settings, self.work, self.cache = windows, settings, work, cache
+        self.mine = share(settings, accelerator.num_processes, accelerator.process_index)
+
+    def run(self, start: int, log: Log | None, on_step: OnStep | None) -> None:
+        """Steps ``start`` to the last one, saving the state now and then and at the end."""
+        self.module.train()
+        settings, elapsed, began = self.settings, log.elapsed if log else 0.0, time.perf_counter()
+        for step in range(start, settings.steps):
+            before = time.perf_counter()
+            values = self._step(step)
+            now = time.perf_counter()
+            per_step = settings.batch * settings.length
+            made = Step(
+                step + 1, (step + 1) * per_step, *values, settings.learning_rate(step), self.norm,
+                per_step / (now - before), elapsed + now - began,
+            )  # fmt: skip
+            if log is not None:
+                log.add({name: getattr(made, name) for name in Step.__slots__})
+            if on_step is not None:
+                on_step(made)
+            if (step + 1) % settings.saves == 0 or step + 1 == settings.steps:
+                state.save(self.accelerator, self.work, self.inner, self.optimizer, step + 1)
+
+    @property
+    def inner(self) -> nn.Module:
+        """The module without the wrapper of data parallelism, whose names are those of the saved state."""
+        found: nn.Module = self.accelerator.unwrap_model(self.module)
+        return found
+
+    def _step(self, step: int) -> list[float]:
+        """One optimizer step on this process's windows; returns the loss and its parts, averaged over processes."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate(step)
+        self.optimizer.zero_grad()
+        values = self._gradients(step * self.settings.batch)
+        norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.clip)
+        self.norm = float(state.whole(norm))
+        told: list[float] = self.accelerator.reduce(values, "mean").tolist()
+        if not (math.isfinite(told[0]) and math.isfinite(self.norm)):
+            raise self._diverged(step, told[0])
+        self.optimizer.step()
+        return told
+
+    def _gradients(self, first: int) -> Tensor:
+        """Accumulate gradients over micro-batches of equal weight per window; gradients are exchanged once, at the
+        end."""
+        size, device = len(self.mine), self.accelerator.device
+        values = torch.zeros(1 + len(PARTS), device=device)
+        cuts = list(range(0, size, self.settings.micro_batch))
+        for cut in cuts:
+            at, end = self.mine.start + cut, self.mine.start + min(cut + self.settings.micro_batch, size)
+            ids = self.windows.rows(first + at, first + end).to(device)
+            cached = None if self.cache is None else self.cache.rows(first + at, first + end).to(device)
+            quiet = contextlib.nullcontext() if cut == cuts[-1] else self.accelerator.no_sync(self.module)
+            with quiet:
+                loss, parts = self.module(ids, cached)
+                self.accelerator.backward(loss * (len(ids) / size))
+            values += torch.cat([loss.detach()[None], parts]) * (len(ids) / size)
+        return values
+
+    def _diverged(self, step: int, loss: float) -> TrainingError:
+        saved = state.latest(self.work)
+        where = f"the last good state is {saved}" if saved else "no state had been saved yet"
+        return TrainingError(
+            f"step {step + 1}: the loss is {loss} and the gradient's norm {self.norm}; training stopped, {where}",
+            hint="start over with a lower --lr, a longer --warmup, or without --bf16 (--restart)",
+        )
