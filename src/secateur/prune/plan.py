@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from secateur.anatomy.sizes import tied_axes
-from secateur.errors import BudgetError, UsageError
+from secateur.errors import BudgetError, InexpressibleError, UsageError
 from secateur.model import Model
 from secateur.prune.budget import Cost, cost, parse_amount
 from secateur.prune.configure import child_config
+from secateur.prune.conversions import offers
 from secateur.prune.grid import search
 from secateur.prune.shape import public_axis, resolve
 
@@ -72,7 +73,7 @@ def make_plan(
     """
     anatomy = model.anatomy
     given = dict(keep or {})
-    sizes = resolve(anatomy, given)
+    sizes = _resolve_or_offer(model, given)
     count, kept = _layers(model, layers)
     notes: tuple[str, ...] = ()
     before = cost(model, anatomy.sizes, range(anatomy.n_layers))
@@ -89,6 +90,18 @@ def make_plan(
     changed = {n: new[n] for n in new if new[n] != now[n]}
     advice = tuple(_advice(model, sizes))
     return Plan(anatomy.family.model_type, model.config_sha256, changed, count, before, after, notes + advice)
+
+
+def _resolve_or_offer(model: Model, given: Mapping[str, int]) -> dict[str, int]:
+    """Axis sizes; a refusal also names another standard class that can say the shape at equal logits."""
+    try:
+        return resolve(model.anatomy, given)
+    except InexpressibleError as e:
+        found = [o.conversion.target for o in offers(model.anatomy, given)]
+        if not found:
+            raise
+        way = f"or convert first: secateur convert {model.source} --to {found[0]} --out DIR, which can say it"
+        raise InexpressibleError(e.message, hint=f"{e.hint}; {way}" if e.hint else way, nearest=e.nearest) from e
 
 
 def _layers(model: Model, layers: Sequence[int] | int | None) -> tuple[tuple[int, ...] | int, tuple[int, ...]]:

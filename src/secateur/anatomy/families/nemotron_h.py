@@ -78,6 +78,8 @@ FAMILY = Family(
         TOP_K,
     ),
     fixed=(Fixed("E", "group-limited routing: without some experts others would change group", "n_group > 1"),),
+    # the multi-token-prediction layers stay behind, so the child must not promise them
+    stale={"num_nextn_predict_layers": "0"},
     needs=("attention",),
     eps_field="layer_norm_epsilon",
     ignored={r"mtp\..*": "multi-token-prediction layers are not loaded by transformers and do not fit the new shape"},
