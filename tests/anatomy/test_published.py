@@ -111,6 +111,69 @@ PUBLISHED["Granite-4.0-H-Micro"] = (_granite(2048, 8192, 8192, 0, (32, 8), (64, 
 PUBLISHED["Granite-4.0-H-Tiny"] = (_granite(1536, 512, 1024, 64, (12, 4), (48, 64)), 6_939_037_248)
 PUBLISHED["Granite-4.0-H-Small"] = (_granite(4096, 768, 1536, 72, (32, 8), (128, 64)), 32_207_337_984)
 
+PUBLISHED["Llama-3.1-8B"] = (
+    dict(
+        model_type="llama", vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
+        num_attention_heads=32, num_key_value_heads=8, tie_word_embeddings=False,
+    ),
+    8_030_261_248,
+)  # fmt: skip
+PUBLISHED["Mistral-7B-v0.1"] = (dict(model_type="mistral"), 7_241_732_096)
+PUBLISHED["Mixtral-8x7B"] = (dict(model_type="mixtral"), 46_702_792_704)
+PUBLISHED["Qwen3-8B"] = (
+    dict(model_type="qwen3", intermediate_size=12288, num_hidden_layers=36, num_key_value_heads=8),
+    8_190_735_360,
+)
+PUBLISHED["Qwen3-30B-A3B"] = (dict(model_type="qwen3_moe", head_dim=128, num_hidden_layers=48), 30_532_122_624)
+PUBLISHED["Gemma-3-1B"] = (
+    dict(
+        model_type="gemma3_text", vocab_size=262144, hidden_size=1152, intermediate_size=6912, num_hidden_layers=26,
+        num_attention_heads=4, num_key_value_heads=1,
+    ),
+    999_885_952,
+)  # fmt: skip
+PUBLISHED["gpt-oss-20b"] = (
+    dict(model_type="gpt_oss", num_hidden_layers=24, num_local_experts=32),
+    20_914_757_184,
+)
+PUBLISHED["gpt-oss-120b"] = (dict(model_type="gpt_oss"), 116_829_156_672)
+PUBLISHED["OLMoE-1B-7B"] = (dict(model_type="olmoe", intermediate_size=1024), 6_919_161_856)
+PUBLISHED["GPT-2"] = (dict(model_type="gpt2"), 124_439_808)
+PUBLISHED["OPT-125m"] = (dict(model_type="opt"), 125_239_296)
+PUBLISHED["OPT-350m"] = (
+    dict(
+        model_type="opt", hidden_size=1024, ffn_dim=4096, num_hidden_layers=24, num_attention_heads=16,
+        word_embed_proj_dim=512, do_layer_norm_before=False,
+    ),
+    331_196_416,
+)  # fmt: skip
+PUBLISHED["Qwen3-Next-80B-A3B without MTP"] = (dict(model_type="qwen3_next"), 79_674_391_296)
+PUBLISHED["Qwen3.5-9B text"] = (dict(model_type="qwen3_5_text"), 8_953_803_264)
+PUBLISHED["Olmo-Hybrid-7B"] = (dict(model_type="olmo_hybrid"), 7_430_870_688)
+PUBLISHED["LFM2-1.2B"] = (
+    dict(
+        model_type="lfm2", vocab_size=65536, hidden_size=2048, num_hidden_layers=16, num_attention_heads=32,
+        num_key_value_heads=8, block_ff_dim=12288, full_attn_idxs=[2, 5, 8, 10, 12, 14],
+    ),
+    1_170_340_608,
+)  # fmt: skip
+PUBLISHED["RecurrentGemma-2B"] = (
+    dict(model_type="recurrent_gemma", intermediate_size=15360, num_key_value_heads=1),
+    2_682_862_080,
+)
+_KIMI_FULL = [4, 8, 12, 16, 20, 24, 27]
+PUBLISHED["Kimi-Linear-48B-A3B"] = (
+    dict(
+        model_type="kimi_linear", num_hidden_layers=27, first_k_dense_replace=1,
+        linear_attn_config=dict(
+            head_dim=128, num_heads=32, short_conv_kernel_size=4, full_attn_layers=_KIMI_FULL,
+            kda_layers=[i for i in range(1, 28) if i not in _KIMI_FULL],
+        ),
+    ),
+    49_122_681_728,
+)  # fmt: skip
+PUBLISHED["Kimi-Linear defaults"] = (dict(model_type="kimi_linear"), 49_133_081_120)
+
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_count_follows_from_the_config(name: str) -> None:

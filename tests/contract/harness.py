@@ -101,6 +101,9 @@ def build(name: str, folder: Path, **over: Any) -> Parent:
     config = AutoConfig.for_model(row.model_type or name.partition("@")[0], **fields)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     randomize(model, seed=7).double().save_pretrained(folder)
+    file = folder / "config.json"
+    kept = {k: v for k, v in json.loads(file.read_text()).items() if k not in row.absent}
+    file.write_text(json.dumps(kept | row.present))
     return open_parent(name, folder)
 
 

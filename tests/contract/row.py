@@ -11,7 +11,8 @@ VOCAB = 97
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """``config``: fields for AutoConfig. ``cuts``: public sizes, each tried on its own unless it needs company.
+    """``config``: fields for AutoConfig. ``absent`` and ``present``: keys that config.json files of other writers leave
+    out and hold. ``cuts``: public sizes, each tried on its own unless it needs company.
 
     ``combined``: several axes at once. ``refused``: public sizes with a piece of the expected reason. ``drops``: layers
     that stay; ``refused_drops``: layers that stay, with a piece of the expected reason. ``exact``: tolerance on
@@ -22,6 +23,8 @@ class Row:
     """
 
     config: Mapping[str, Any]
+    absent: tuple[str, ...] = ()
+    present: Mapping[str, Any] = field(default_factory=dict)
     cuts: tuple[Mapping[str, int], ...]
     combined: Mapping[str, int] = field(default_factory=dict)
     refused: tuple[tuple[Mapping[str, int], str], ...] = ()

@@ -35,6 +35,7 @@ ROWS["qwen3_next@tied_bias_step"] = Row(
         num_experts_per_tok=2, decoder_sparse_step=2, max_position_embeddings=128, attention_bias=True,
         tie_word_embeddings=True,
     ),
+    absent=("layer_types", "mlp_only_layers"),
     cuts=({"hidden": 32}, {"q_per_kv": 1}),
     drops=((1, 2, 3, 4),),
     no_permute=("e", "w"),
@@ -64,6 +65,7 @@ ROWS["qwen3_5_text@tied_bias"] = Row(
         head_dim=16, linear_key_head_dim=10, linear_value_head_dim=12, linear_num_key_heads=2,
         linear_num_value_heads=6, max_position_embeddings=128, attention_bias=True, tie_word_embeddings=True,
     ),
+    absent=("layer_types",),
     cuts=({"hidden": 32}, {"q_per_kv": 1}),
     drops=((0, 3),),
     no_permute=("e", "w"),
@@ -92,6 +94,7 @@ ROWS["olmo_hybrid@no_rope_tied_bias"] = Row(
     config=_OLMO | dict(
         rope_parameters={"rope_theta": None, "rope_type": "default"}, attention_bias=True, tie_word_embeddings=True
     ),
+    absent=("layer_types", "head_dim"),
     cuts=({"hidden": 32}, {"head_dim": 6}, {"q_per_kv": 1}),
     combined={"hidden": 32, "head_dim": 6, "kv_heads": 1},
     drops=((1, 2, 3),),
@@ -130,6 +133,7 @@ ROWS["kimi_linear@hub_config"] = Row(
             head_dim=10, num_heads=3, short_conv_kernel_size=4, kda_layers=[1, 3], full_attn_layers=[2, 4]
         ),
     ),
+    absent=("layer_types", "mlp_layer_types", "linear_head_dim", "linear_num_heads", "linear_conv_kernel_dim"),
     cuts=(
         {"hidden": 32}, {"delta_key_heads": 2}, {"delta_key_dim": 7}, {"mla_q_rank": 8}, {"mla_rope_dim": 4},
         {"expert_ffn": 12},
@@ -160,6 +164,8 @@ ROWS["lfm2@hub_config"] = Row(
         block_ffn_dim_multiplier=0.9, num_hidden_layers=4, num_attention_heads=5, num_heads=5, num_key_value_heads=5,
         full_attn_idxs=[1, 3], max_position_embeddings=128, tie_embedding=False,
     ),
+    absent=("layer_types", "intermediate_size", "head_dim", "tie_word_embeddings"),
+    present={"block_ff_dim": 90, "tie_embedding": False},
     cuts=({"hidden": 32}, {"ffn": 40}, {"kv_heads": 4}),
     combined={"hidden": 32, "ffn": 40, "kv_heads": 4},
     drops=((0, 1, 2), (2, 3)),
@@ -191,6 +197,7 @@ ROWS["recurrent_gemma@cycle_untied_bias"] = Row(
     config=_GEMMA | dict(
         hidden_size=48, lru_width=None, num_hidden_layers=5, tie_word_embeddings=False, attention_bias=True
     ),
+    absent=("head_dim", "lru_width", "block_types"),
     cuts=({"hidden": 30}, {"lru_block_dim": 6}),
     drops=((0, 1, 2), (1, 2, 3), (0, 2)),
     refused_drops=(((0, 1, 3, 4), "attention"),),

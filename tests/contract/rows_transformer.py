@@ -33,6 +33,7 @@ ROWS["mistral@tied_no_window"] = Row(
         hidden_size=48, intermediate_size=52, num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=3,
         max_position_embeddings=128, sliding_window=None, tie_word_embeddings=True,
     ),
+    absent=("head_dim",),
     cuts=({"hidden": 32}, {"q_per_kv": 1}),
     drops=((1,),),
     no_permute=("e",),
@@ -54,6 +55,7 @@ ROWS["qwen3@bias_tied_window"] = Row(
         head_dim=16, max_position_embeddings=128, attention_bias=True, tie_word_embeddings=True,
         use_sliding_window=True, sliding_window=7, max_window_layers=1,
     ),
+    absent=("layer_types",),
     cuts=({"hidden": 32}, {"kv_heads": 2}, {"q_per_kv": 1}),
     drops=((0, 2), (1, 2)),
     no_permute=("e",),
@@ -76,6 +78,7 @@ ROWS["gemma3_text@untied_bias"] = Row(
         head_dim=16, max_position_embeddings=128, query_pre_attn_scalar=16, sliding_window=7,
         tie_word_embeddings=False, attention_bias=True,
     ),
+    absent=("layer_types",),
     cuts=({"hidden": 32},),
     drops=((1, 2, 3, 4, 6),),
     no_permute=("e",),
@@ -97,6 +100,7 @@ ROWS["mixtral@implied_head_dim"] = Row(
         num_local_experts=5, num_experts_per_tok=2, max_position_embeddings=128, sliding_window=7,
         tie_word_embeddings=True,
     ),
+    absent=("head_dim",),
     cuts=({"hidden": 32}, {"q_per_kv": 1}),
     no_permute=("e",),
 )  # fmt: skip
@@ -118,6 +122,7 @@ ROWS["qwen3_moe@step_bias_window"] = Row(
         num_key_value_heads=3, num_experts=5, num_experts_per_tok=2, decoder_sparse_step=2, attention_bias=True,
         tie_word_embeddings=True, use_sliding_window=True, sliding_window=7, max_position_embeddings=128,
     ),
+    absent=("head_dim", "mlp_only_layers"),
     cuts=({"hidden": 32}, {"experts": 3}, {"q_per_kv": 1}),
     drops=((0, 2, 3), (1, 3)),
     no_permute=("e",),
@@ -181,6 +186,7 @@ ROWS["gpt2@implied_ffn_untied"] = Row(
     config=dict(
         n_embd=40, n_layer=2, n_head=5, n_positions=64, bos_token_id=0, eos_token_id=0, tie_word_embeddings=False
     ),
+    absent=("n_inner",),
     cuts=({"ffn": 36}, {"hidden": 32, "kv_heads": 4}),
     drops=((1,),),
     inexact=_LAYER_NORM,
@@ -201,6 +207,7 @@ ROWS["opt"] = Row(
 )  # fmt: skip
 ROWS["opt@same_width"] = Row(
     config=dict(hidden_size=40, ffn_dim=52, num_hidden_layers=2, num_attention_heads=5, max_position_embeddings=64),
+    absent=("word_embed_proj_dim",),
     cuts=({"ffn": 36}, {"hidden": 32, "kv_heads": 4}),
     inexact=_LAYER_NORM,
 )  # fmt: skip

@@ -11,7 +11,7 @@ from secateur.anatomy import expr
 from secateur.anatomy.anatomy import Anatomy
 from secateur.anatomy.effective import Effective, effective_config
 from secateur.anatomy.sizes import Env, field_rules, infer, wanted_fields
-from secateur.errors import InexpressibleError
+from secateur.errors import ConfigError, InexpressibleError
 
 #: Keys that would send a loader to code or files the child does not carry.
 REMOTE_KEYS = ("auto_map",)
@@ -65,7 +65,12 @@ def _resize(anatomy: Anatomy, raw: dict[str, Any], sizes: Mapping[str, int]) -> 
             else:
                 _put_stale(raw, key, text, Env(anatomy.sizes, config), Env(sizes, config))
     # a field absent from the raw config may take its default from another field that has just changed
-    now = effective_config(raw)
+    try:
+        now = effective_config(raw)
+    except ConfigError:  # the value it would take is not even allowed (an odd head_dim)
+        for name, value in wanted.items():
+            _put(raw, anatomy, name, value)
+        now = effective_config(raw)
     for name, value in wanted.items():
         got = now.get(name)
         if (got is None and not _falls_back(anatomy, name, sizes, now)) or (got is not None and got != value):
