@@ -1,8 +1,9 @@
 """A teacher written to disk once: per token its k likeliest next tokens, their log-probabilities, and the rest's.
 
-One file holds ``SHARD`` windows: ids (n, t, k) as 16-bit integers (32-bit for vocabularies above 65,536), log-probabilities
-(n, t, k) in float16, the rest's log-probability (n, t) in float32. Every file appears whole, and its sha256 is kept beside
-it and compared before use. arXiv 2407.14679 and most of its field keep k >= 512 for vocabularies of 100,000 and more.
+One file holds ``SHARD`` windows: ids (n, t, k) as 16-bit integers (32-bit for vocabularies above 65,536),
+log-probabilities (n, t, k) in float16, the rest's log-probability (n, t) in float32. Every file appears whole, and
+its sha256 is kept beside it and compared before use. arXiv 2407.14679 and most of its field keep k >= 512 for
+vocabularies of 100,000 and more.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -31,8 +33,8 @@ _FILE = "cache.json"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What is cached: ``windows`` of ``length`` tokens, ``k`` of ``vocab`` tokens each at ``temperature``, by the teacher and
-    for the text with these sha256."""
+    """What is cached: ``windows`` of ``length`` tokens, ``k`` of ``vocab`` tokens each at ``temperature``, by the
+    teacher and for the text with these sha256."""
 
     windows: int
     length: int
@@ -64,7 +66,9 @@ class TeacherCache:
         self._held: tuple[int, dict[str, Tensor]] | None = None
         found = self._told()
         if found is not None and found != asdict(layout):
-            differs = ", ".join(f"{k} {found.get(k)} there, {v} here" for k, v in asdict(layout).items() if found.get(k) != v)
+            differs = ", ".join(
+                f"{k} {found.get(k)} there, {v} here" for k, v in asdict(layout).items() if found.get(k) != v
+            )
             raise UsageError(
                 f"{folder}: caches another teacher or text: {differs}", hint="give another folder for the cache"
             )
@@ -83,8 +87,8 @@ class TeacherCache:
         write_json(self.folder / _FILE, asdict(self.layout))
 
     def fill(self, shards: list[int], teacher: Callable[[int, int], TopK]) -> Iterator[int]:
-        """Compute and write ``shards``; ``teacher(start, stop)`` gives windows start to stop with tokens flattened. Yields
-        after each."""
+        """Compute and write ``shards``; ``teacher(start, stop)`` gives windows start to stop with tokens flattened.
+        Yields after each."""
         for shard in shards:
             start, stop = shard * SHARD, min((shard + 1) * SHARD, self.layout.windows)
             top = teacher(start, stop)
@@ -128,14 +132,15 @@ class TeacherCache:
             self._held = (shard, {**tensors, "ids": tensors["ids"].long()})
         return self._held[1]
 
-    def _told(self) -> object:
+    def _told(self) -> dict[str, Any] | None:
         path = self.folder / _FILE
         if not path.exists():
             return None
         try:
-            return json.loads(path.read_text())
+            found = json.loads(path.read_text())
         except (OSError, ValueError) as cause:
             raise CheckpointError(f"{path}: cannot be read: {cause}", hint="remove the folder") from cause
+        return found if isinstance(found, dict) else {}
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"teacher-{shard:06d}.safetensors"

@@ -32,18 +32,20 @@ def export(
     extra: Mapping[str, Path],
     overwrite: bool = False,
 ) -> None:
-    """Write ``tensors`` (on-disk names) in the student's own names, order and dtypes, with its config.json unchanged, its
-    tokenizer, and ``record`` as secateur.json. ``extra``: files and folders to take along, by their new name.
+    """Write ``tensors`` (on-disk names) in the student's own names, order and dtypes, with its config.json unchanged,
+    its tokenizer, and ``record`` as secateur.json. ``extra``: files and folders to take along, by their new name.
 
     CheckpointError when a tensor has another shape than on disk, or the disk refuses.
     """
     store = student.weights
     specs = [TensorSpec(n, i.dtype, i.shape) for n, i in store.tensors.items()]
     kept = sorted(set(store.tensors) - set(tensors))
+    _all_have_a_place(store.tensors, tensors)
     for name, tensor in tensors.items():
         if name in store.tensors and tuple(tensor.shape) != store.tensors[name].shape:
             raise CheckpointError(
-                f"tensor {name!r} has shape {list(tensor.shape)} after training, {list(store.tensors[name].shape)} on disk"
+                f"tensor {name!r} has shape {list(tensor.shape)} after training, "
+                f"{list(store.tensors[name].shape)} on disk"
             )
 
     def produce(spec: TensorSpec) -> Tensor:
@@ -63,8 +65,20 @@ def export(
         write_json(staging / FILE, {**record, "audit": audit})
 
 
+def _all_have_a_place(disk: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Every trained tensor goes to disk, under its name or (where weights are tied) under that of its equal."""
+    for name in set(tensors) - set(disk):
+        tensor = tensors[name]
+        if not any(n in disk and t.shape == tensor.shape and torch.equal(t, tensor) for n, t in tensors.items()):
+            raise CheckpointError(
+                f"tensor {name!r} was trained, but the student's checkpoint has none of this name",
+                hint="this version of transformers names it otherwise than the one that wrote the checkpoint",
+            )
+
+
 def gathered(model: Any, *, main: bool) -> dict[str, Tensor]:
-    """The model's state on the CPU, gathered from its shards under FSDP. Every process calls this; only ``main`` keeps it."""
+    """The model's state on the CPU, gathered from its shards under FSDP. Every process calls this; only ``main``
+    keeps it."""
     from secateur.train.state import whole
 
     found = {}
@@ -73,7 +87,3 @@ def gathered(model: Any, *, main: bool) -> dict[str, Tensor]:
         if main:
             found[name] = full
     return found
-
-
-def finite(tensors: Mapping[str, Tensor]) -> bool:
-    return all(bool(torch.isfinite(t).all()) for t in tensors.values() if t.is_floating_point())

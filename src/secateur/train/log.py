@@ -66,6 +66,6 @@ def _board(folder: Path, step: int) -> Any:
             hint="pip install 'secateur[tensorboard]', or do without: metrics.jsonl is always written",
         ) from cause
     try:
-        return SummaryWriter(str(folder), purge_step=step + 1)  # type: ignore[no-untyped-call]
+        return SummaryWriter(str(folder), purge_step=step + 1)
     except OSError as cause:
         raise CheckpointError(f"{folder}: cannot be written: {cause}") from cause

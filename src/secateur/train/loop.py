@@ -47,7 +47,9 @@ def make_optimizer(module: nn.Module, settings: Settings) -> torch.optim.AdamW:
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for _, p in state.trained(module):
         groups[p.ndim >= 2 and not getattr(p, "_no_weight_decay", False)].append(p)
-    tables = [{"params": ps, "weight_decay": settings.weight_decay if decay else 0.0} for decay, ps in groups.items() if ps]
+    tables = [
+        {"params": ps, "weight_decay": settings.weight_decay if decay else 0.0} for decay, ps in groups.items() if ps
+    ]
     return torch.optim.AdamW(tables, lr=settings.lr, betas=(0.9, 0.95))
 
 
@@ -85,9 +87,11 @@ class Loop:
             values = self._step(step)
             now = time.perf_counter()
             per_step = settings.batch * settings.length
+            loss, divergence, ce, hidden = values
             made = Step(
-                step + 1, (step + 1) * per_step, *values, settings.learning_rate(step), self.norm,
-                per_step / (now - before), elapsed + now - began,
+                step=step + 1, tokens=(step + 1) * per_step, loss=loss, divergence=divergence, ce=ce, hidden=hidden,
+                lr=settings.learning_rate(step), gradient_norm=self.norm, tokens_per_second=per_step / (now - before),
+                seconds=elapsed + now - began,
             )  # fmt: skip
             if log is not None:
                 log.add({name: getattr(made, name) for name in Step.__slots__})

@@ -71,7 +71,13 @@ class Distiller(nn.Module):
             divergence = self._divergence(logits, truth, cached, at) / len(labels)
             ce = cross_entropy(log_probs(logits), labels[at]).sum() / counted
             share, scale = self.settings.ce, self.settings.temperature**2
-            total = ce if share == 1 else scale * divergence if share == 0 else share * ce + (1 - share) * scale * divergence
+            total = (
+                ce
+                if share == 1
+                else scale * divergence
+                if share == 0
+                else share * ce + (1 - share) * scale * divergence
+            )
             return total, torch.stack([divergence.detach(), ce.detach(), torch.zeros_like(ce)])
 
         total, parts = chunked_loss(states.flatten(0, 1), half.head(), loss, chunk=self.settings.chunk)

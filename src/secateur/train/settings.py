@@ -23,11 +23,12 @@ class TrainingError(SecateurError):
 class Settings:
     """``tokens``: to train on; ``length``: of a window; ``batch``: windows per step over all processes.
 
-    ``loss``: divergence from the teacher, at ``temperature``; ``ce``: share of cross-entropy, 1 for no teacher at all.
-    ``hidden``: loss between hidden states, of layers ``hidden_layers`` (student, teacher) or the seams of a depth cut;
-    ``hidden_weight``: its size relative to the rest. ``top_k``: of a teacher cached on disk. ``lr``: peak, reached after
-    ``warmup`` steps, then a cosine to a twentieth. ``clip``: norm of the gradient. ``micro_batch``: windows in memory at once, per
-    process. ``chunk``: tokens whose logits exist at once. ``save_every``: steps. ``repeat``: short text may be repeated.
+    ``loss``: divergence from the teacher, at ``temperature``; ``ce``: share of cross-entropy, 1 for no teacher at
+    all. ``hidden``: loss between hidden states, of layers ``hidden_layers`` (student, teacher) or the seams of a
+    depth cut; ``hidden_weight``: its size relative to the rest. ``top_k``: of a teacher cached on disk. ``lr``: peak,
+    reached after ``warmup`` steps, then a cosine to a twentieth. ``clip``: norm of the gradient. ``micro_batch``:
+    windows in memory at once, per process. ``chunk``: tokens whose logits exist at once. ``save_every``: steps.
+    ``repeat``: short text may be repeated.
     """
 
     tokens: int

@@ -1,7 +1,6 @@
 """Saved states of a run: weights, AdamW's moments and random generators at a step; a folder that is whole or absent.
-
-Tensors are written one at a time, gathered from their shards under FSDP, so that no process holds the whole state twice.
-The position in the data and the learning rate follow from the step.
+ Tensors are written one at a time, gathered from their shards under FSDP, so that no process holds the whole state
+twice. The position in the data and the learning rate follow from the step.
 """
 
 from __future__ import annotations
@@ -74,7 +73,8 @@ def latest(work: Path) -> Path | None:
 
 
 def load(accelerator: Any, folder: Path, module: nn.Module, optimizer: Any) -> int:
-    """Put the state saved in ``folder`` back; returns its step. TrainingError when it is of another model or cluster."""
+    """Put the state saved in ``folder`` back; returns its step. TrainingError when it is of another model or
+    cluster."""
     try:
         about = json.loads((folder / FILE).read_text())
         counts, generators = dict(about["counts"]), list(about["generators"])

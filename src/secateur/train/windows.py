@@ -11,6 +11,7 @@ from torch import Tensor
 
 from secateur.checkpoint import TensorSpec, TensorStore, write_tensors
 from secateur.checkpoint.files import disk_error
+from secateur.checkpoint.hashing import FileHasher
 from secateur.data import pack, read_texts
 from secateur.train.settings import Settings
 
@@ -58,3 +59,8 @@ class Windows:
             found.append(self.store.read_rows(NAME, at, at + n))
             start += n
         return torch.cat(found).long()
+
+    def sha256(self) -> str:
+        """Of the file on disk."""
+        with FileHasher(self.store.files) as hasher:
+            return "".join(hasher.digests().values())

@@ -2,8 +2,8 @@
 
     KL(p || q) = sum_v p_v (log p_v - log q_v)        p teacher, q student
 
-It covers the teacher's modes: mass the student lacks is paid for. With a temperature T both sides are softmax(z / T) and
-the caller scales by T^2, which keeps the gradient's size.
+It covers the teacher's modes: mass the student lacks is paid for. With a temperature T both sides are softmax(z / T)
+and the caller scales by T^2, which keeps the gradient's size.
 """
 
 from __future__ import annotations

@@ -14,4 +14,6 @@ from torch import Tensor
 def reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
     """(n,) nats from log-probabilities (n, m); the teacher's are bounded below at the smallest float."""
     floor = torch.finfo(teacher.dtype).tiny
-    return (student.exp() * (student - teacher.clamp_min(torch.tensor(floor, dtype=teacher.dtype).log().item()))).sum(-1)
+    return (student.exp() * (student - teacher.clamp_min(torch.tensor(floor, dtype=teacher.dtype).log().item()))).sum(
+        -1
+    )
