@@ -2,7 +2,7 @@
 
 The calls of all blocks (masks, positions) are recorded once by running the model with recorders in their place. Then,
 layer by layer: fill the block from disk, run every batch through it while observers look on, optionally edit its
-weights and run again, free it. Memory: one block, the hidden states (in memory, or spilled to disk), what observers collect.
+weights and run again, free it. Memory: one block, the hidden states of all batches, what observers collect.
 
 Progress and resuming are here and nowhere else. Under torchrun every rank walks its share of the batches and observers
 are summed at the end.

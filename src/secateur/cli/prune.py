@@ -31,7 +31,10 @@ def run(
     keep: Keep = None,
     drop_layers: Drop = None,
     plan: Annotated[Path | None, typer.Option(help="a plan written by `secateur plan --out`")] = None,
-    score: Annotated[str, typer.Option(help="which units stay: magnitude, random, first")] = "magnitude",
+    score: Annotated[
+        str, typer.Option(help="which units stay: magnitude, random, first; with --stats: activation, flap")
+    ] = "magnitude",
+    stats: Annotated[Path | None, typer.Option(help="statistics written by `secateur calibrate`")] = None,
     seed: Annotated[int, typer.Option(min=0, help="seed of random choices")] = 0,
     norm: Annotated[
         Literal["auto", "eps-exact", "none"], typer.Option(help="how norm weights make up for the cut")
@@ -44,6 +47,7 @@ def run(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing checkpoint at --out")] = False,
     revision: Revision = None,
 ) -> None:
+    from secateur.calibrate.stats import load_stats
     from secateur.model import open_model
     from secateur.prune.plan import load_plan
     from secateur.prune.run import Settings, prune
@@ -60,7 +64,8 @@ def run(
         print_plan(parent, made)
         settings = Settings(score, seed, norm, mask, parse_size(shard_size), overwrite)
         with byte_progress("writing") as progress:
-            child = prune(parent, made, save, settings, texts=_texts(text), progress=progress)
+            measured = load_stats(stats, parent) if stats is not None else None
+            child = prune(parent, made, save, settings, stats=measured, texts=_texts(text), progress=progress)
         print_result(save, child.anatomy.count(), child.weights.total_bytes)
 
 

@@ -1,14 +1,21 @@
-"""Importance: one criterion a file. The registry below is the list users see."""
+"""Importance: one criterion a file. The two registries below are the lists users see.
+
+``CRITERIA`` need weights at most; ``MEASURED`` need the statistics of a calibration walk.
+"""
 
 from __future__ import annotations
 
-from secateur.importance import first, magnitude, random
-from secateur.importance.base import Criterion, Scores, changed_axes, keep_best
+from secateur.importance import activation, first, flap, magnitude, random
+from secateur.importance.base import Criterion, Measured, Scores, changed_axes, keep_best
 
 CRITERIA: dict[str, Criterion] = {
     "magnitude": magnitude.score,
     "random": random.score,
     "first": first.score,
 }
+MEASURED: dict[str, Measured] = {
+    "activation": activation.score,
+    "flap": flap.score,
+}
 
-__all__ = ["CRITERIA", "Criterion", "Scores", "changed_axes", "keep_best"]
+__all__ = ["CRITERIA", "MEASURED", "Criterion", "Measured", "Scores", "changed_axes", "keep_best"]

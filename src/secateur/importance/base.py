@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from secateur.anatomy.anatomy import Anatomy, Scope
+from secateur.calibrate.stats import Stats
 from secateur.prune.keep import KeepSets
 
 Scores = Mapping[tuple[str, Scope], NDArray[np.float64]]
@@ -27,6 +28,14 @@ class Criterion(Protocol):
     """Scores units of ``axes``. ``read`` gives weights when the criterion needs them; ``seed`` makes it repeatable."""
 
     def __call__(self, anatomy: Anatomy, read: Reader, axes: Iterable[str], seed: int) -> Scores: ...
+
+
+class Measured(Protocol):
+    """Scores units of ``axes`` from statistics, for a cut to ``sizes`` (axis symbol -> new size)."""
+
+    def __call__(
+        self, anatomy: Anatomy, stats: Stats, axes: Iterable[str], sizes: Mapping[str, int], read: Reader
+    ) -> Scores: ...
 
 
 @dataclass(frozen=True, slots=True)

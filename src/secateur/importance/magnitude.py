@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from secateur.anatomy import layout as lo
 from secateur.anatomy.anatomy import Anatomy
+from secateur.anatomy.grids import grids, reduce_to
 from secateur.importance.base import Reader, Scores, Slots
 
 _SLAB = 1 << 24  # entries squared at a time
@@ -61,16 +62,11 @@ def _add(
         for i in range(t.shape[0]):
             _add(target, axis, t[i], rest, anatomy, {**env, first.name: i})
         return
-    sums = _square_sums(t)
     inner = [p for p in parents if p not in env]
-    for dim, marginal in zip(layout.dims, sums, strict=True):
-        for piece, names in _grids(dim, marginal, anatomy.sizes):
-            for place in [j for j, name in enumerate(names) if name == axis]:
-                keep = [names.index(p) for p in inner] + [place]
-                drop = tuple(j for j in range(piece.ndim) if j not in keep)
-                reduced = piece.sum(axis=drop)
-                order = np.argsort(np.argsort(keep))
-                target[outer] += np.transpose(reduced, order) if reduced.ndim > 1 else reduced
+    for dim, marginal in zip(layout.dims, _square_sums(t), strict=True):
+        for piece, names, _ in grids(dim, marginal, anatomy.sizes):
+            for energy in reduce_to(piece, names, axis, inner):
+                target[outer] += energy
 
 
 def _square_sums(t: torch.Tensor) -> list[NDArray[np.float64]]:
@@ -86,45 +82,3 @@ def _square_sums(t: torch.Tensor) -> list[NDArray[np.float64]]:
             else:
                 sums[j] += part
     return sums
-
-
-def _grids(
-    node: lo.Node, marginal: NDArray[np.float64], sizes: dict[str, int]
-) -> list[tuple[NDArray[np.float64], list[str]]]:
-    """Parts of one dimension as arrays over named axes (unnamed factors are called '')."""
-    if isinstance(node, lo.Norm):
-        return _grids(node.body, marginal, sizes)
-    if isinstance(node, lo.Sum):
-        out, start = [], 0
-        for part in node.parts:
-            n = lo.size(part, sizes)
-            out += _grids(part, marginal[start : start + n], sizes)
-            start += n
-        return out
-    factors = node.factors if isinstance(node, lo.Product) else (node,)
-    nested = [f for f in factors if isinstance(f, lo.Sum | lo.Product)]
-    if not nested:
-        names = [f.name if isinstance(f, lo.Axis) else "" for f in factors]
-        return [(marginal.reshape([lo.size(f, sizes) for f in factors]), names)]
-    return _nested(factors, nested[0], marginal, sizes)
-
-
-def _nested(
-    factors: tuple[lo.Node, ...], inner: lo.Node, marginal: NDArray[np.float64], sizes: dict[str, int]
-) -> list[tuple[NDArray[np.float64], list[str]]]:
-    """``(k r (q:e + gate:c))``: axes outside the bracket, then one array per part of the bracket."""
-    at = factors.index(inner)
-    outer, after = factors[:at], factors[at + 1 :]
-    assert not after, "a bracket must be the last factor of its product"
-    shape = [lo.size(f, sizes) for f in outer]
-    names = [f.name if isinstance(f, lo.Axis) else "" for f in outer]
-    block = marginal.reshape([*shape, lo.size(inner, sizes)])
-    out, start = [], 0
-    for part in inner.parts if isinstance(inner, lo.Sum) else (inner,):
-        n = lo.size(part, sizes)
-        piece = block[..., start : start + n]
-        tail = part.factors if isinstance(part, lo.Product) else (part,)
-        tail_names = [f.name if isinstance(f, lo.Axis) else "" for f in tail]
-        out.append((piece.reshape([*shape, *(lo.size(f, sizes) for f in tail)]), names + tail_names))
-        start += n
-    return out

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from secateur.anatomy import layout as lo
+from secateur.calibrate.stats import Stats
 from secateur.errors import InexpressibleError, UsageError
-from secateur.importance import CRITERIA, changed_axes, keep_best
+from secateur.importance import CRITERIA, MEASURED, changed_axes, keep_best
 from secateur.model import Model
 from secateur.prune.configure import child_config
 from secateur.prune.keep import KeepSets
@@ -21,13 +22,22 @@ from secateur.prune.vocab import VocabTrim, choose_tokens, count_tokens, needed_
 from secateur.prune.vocab_files import read_tokenizer
 
 
-def choose_units(model: Model, sizes: dict[str, int], score: str, seed: int) -> KeepSets:
-    """Kept units of every axis that shrinks, by the criterion called ``score``. The vocabulary is not chosen here."""
-    if score not in CRITERIA:
-        raise UsageError(f"--score {score!r} is unknown; choose one of {', '.join(CRITERIA)}")
+def choose_units(model: Model, sizes: dict[str, int], score: str, seed: int, stats: Stats | None = None) -> KeepSets:
+    """Kept units of every axis that shrinks, by the criterion called ``score``. The vocabulary is not chosen here.
+
+    Raises UsageError for an unknown criterion, or one that needs statistics when there are none.
+    """
     axes = [a for a in changed_axes(model.anatomy, sizes) if a != "v"]
-    scores = CRITERIA[score](model.anatomy, model.read, axes, seed)
-    return keep_best(model.anatomy, scores, sizes)
+    if score in MEASURED:
+        if stats is None:
+            raise UsageError(
+                f"--score {score} needs statistics of real text",
+                hint=f"secateur calibrate {model.source} --text FILE --out stats.safetensors, then --stats",
+            )
+        return keep_best(model.anatomy, MEASURED[score](model.anatomy, stats, axes, sizes, model.read), sizes)
+    if score not in CRITERIA:
+        raise UsageError(f"--score {score!r} is unknown; choose one of {', '.join([*CRITERIA, *MEASURED])}")
+    return keep_best(model.anatomy, CRITERIA[score](model.anatomy, model.read, axes, seed), sizes)
 
 
 def choose_layers(model: Model, count: int, score: str, seed: int) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from secateur.calibrate.stats import Stats
 from secateur.checkpoint import TensorSpec, publish, require_space, write_json, write_tensors
 from secateur.checkpoint.hashing import FileHasher
 from secateur.checkpoint.passengers import copy_passengers, list_passengers
@@ -51,18 +52,19 @@ def prune(
     out: Path,
     settings: Settings | None = None,
     *,
+    stats: Stats | None = None,
     texts: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Cut ``model`` to ``plan`` and write the result to ``out``; returns it opened.
 
-    ``out`` holds a whole checkpoint or nothing. Memory: a few tensors at a time. ``texts``: on what to count tokens
-    when the vocabulary is trimmed. With ``settings.mask`` the parent's shape is kept and the units are zeroed instead.
+    ``out`` holds a whole checkpoint or nothing. Memory: a few tensors at a time. ``stats``: what measured criteria
+    score on. ``texts``: on what to count tokens when the vocabulary is trimmed. With ``settings.mask`` the parent's shape is kept and the units are zeroed instead.
     Raises SecateurError before anything is written when the plan, the score or the files do not allow the cut.
     """
     settings = settings or Settings()
     with tempfile.TemporaryDirectory(prefix="secateur-") as scratch:
-        cut, vocab = _prepare(model, plan, settings, Path(scratch), texts)
+        cut, vocab = _prepare(model, plan, settings, Path(scratch), stats, texts)
         targets = list(cut.targets())
         specs = _specs(model, targets, masked=settings.mask)
         total = sum(s.nbytes for _, s in specs)
@@ -80,7 +82,7 @@ def prune(
 
 
 def _prepare(
-    model: Model, plan: Plan, settings: Settings, scratch: Path, texts: Sequence[str] | None
+    model: Model, plan: Plan, settings: Settings, scratch: Path, stats: Stats | None, texts: Sequence[str] | None
 ) -> tuple[Cut, VocabChoice | None]:
     """Everything that can be refused, before any byte is written."""
     store = model.weights
@@ -100,7 +102,7 @@ def _prepare(
     vocab = None
     if "v" in sizes and sizes["v"] != model.anatomy.sizes["v"]:
         vocab = choose_vocabulary(model, sizes["v"], scratch, texts)
-    keep = choose_units(model, sizes, settings.score, settings.seed)
+    keep = choose_units(model, sizes, settings.score, settings.seed, stats)
     if vocab is not None:
         keep.set("v", "", list(vocab.rows))
     return Cut(model.anatomy, keep, layers, norm=settings.norm), vocab
