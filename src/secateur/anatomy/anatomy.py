@@ -6,6 +6,7 @@ Needs no weights. Everything that cuts, counts, masks, scores or plans asks this
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from secateur.errors import CheckpointError, ConfigError
 
 #: Where an axis' kept units live: '' the whole model, '7' layer 7, 'shared0' shared block 0.
 Scope = str
+MAX_TENSORS = 2_000_000
+MAX_PARAMETERS = 10**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +58,12 @@ class Group:
 
     def count(self, sizes: Mapping[str, Any], layers: frozenset[int] | None = None) -> Any:
         """Parameters at ``sizes`` (vectorised); ``layers``: the old indices that stay (None = all)."""
-        copies = 1 if self.layers is None else sum(layers is None or i in layers for i in self.layers)
-        total = lo.numel(self.layout, sizes) * (min(copies, 1) if self.once else copies)
-        for axis in self.factors:
-            total = total * sizes[axis]
-        return total
+        return lo.numel(self.layout, sizes) * self.copies(sizes, layers)
+
+    def copies(self, sizes: Mapping[str, Any], layers: frozenset[int] | None = None) -> Any:
+        """How many tensors these are at ``sizes`` (vectorised)."""
+        places = 1 if self.layers is None else sum(layers is None or i in layers for i in self.layers)
+        return math.prod((sizes[axis] for axis in self.factors), start=min(places, 1) if self.once else places)
 
 
 _HOLE = re.compile(r"\{(\w+)\}")
@@ -83,6 +87,7 @@ class Anatomy:
         self.sizes: dict[str, int] = infer(self.family, self.config)
         self.n_layers = self._layer_count()
         self.kinds: list[tuple[str, ...]] = self._read_kinds()
+        self._refuse_absurd()
 
     def _layer_count(self) -> int:
         n = self.config.get(self.family.layers_field)
@@ -91,6 +96,15 @@ class Anatomy:
         if n > 100_000:
             raise ConfigError(f"config field {self.family.layers_field!r} is {n}, which no model has")
         return n
+
+    def _refuse_absurd(self) -> None:
+        """A lone config can promise anything; what follows lists its tensors and counts in 64-bit integers."""
+        tensors, parameters = sum(g.copies(self.sizes) for g in self.groups), self.count()
+        if tensors > MAX_TENSORS or parameters > MAX_PARAMETERS:
+            raise ConfigError(
+                f"the config promises {parameters:.3e} parameters in {tensors:,} tensors, which no model has",
+                hint="correct config.json: a size, or the number of layers or experts, is far too large",
+            )
 
     def _read_kinds(self) -> list[tuple[str, ...]]:
         per_slot = [slot.select.read(self.config, self.n_layers) for slot in self.family.slots]

@@ -8,7 +8,13 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from secateur.checkpoint.files import short
 from secateur.errors import ConfigError
+
+#: Counts that config classes expand into lists while they are built; far above what any model has.
+_EXPANDED = ("num_hidden_layers", "num_labels")
+_MAX_COUNT = 100_000
+_MAX_INTEGER = 2**63 - 1
 
 
 class Effective(Mapping[str, Any]):
@@ -54,15 +60,28 @@ def effective_config(raw: Mapping[str, Any]) -> Effective:
             f"transformers has no built-in config class for model_type {model_type!r}",
             hint="upgrade transformers, or use a checkpoint whose architecture is built in; remote code is never run",
         )
+    config_class = CONFIG_MAPPING[model_type]
+    _refuse_endless(raw, getattr(config_class, "attribute_map", {}))
     try:
         with _quiet():
-            return Effective(CONFIG_MAPPING[model_type].from_dict(_plain_floats(dict(raw))))
+            return Effective(config_class.from_dict(_plain_floats(dict(raw))))
     except Exception as e:  # transformers validates with many exception types; all mean the same to the user
         reason = " ".join(str(e).split())[:400]
         raise ConfigError(
             f"transformers refuses this {model_type} config: {type(e).__name__}: {reason}",
             hint="correct config.json; the message above names the field",
         ) from None
+
+
+def _refuse_endless(raw: Mapping[str, Any], spellings: Mapping[str, str]) -> None:
+    """Refuse numbers that would keep the config class, or the arithmetic after it, busy until memory runs out."""
+    for key, value in raw.items():
+        if isinstance(value, int) and abs(value) > _MAX_INTEGER:
+            raise ConfigError(f"config field {key!r} is {short(value)}, which no reader of 64-bit integers understands")
+    for name in _EXPANDED:
+        for key in {name, spellings.get(name, name)}:
+            if key in raw and isinstance(raw[key], int) and raw[key] > _MAX_COUNT:
+                raise ConfigError(f"config field {key!r} is {raw[key]}, which no model has")
 
 
 def _plain_floats(value: Any) -> Any:
@@ -79,7 +98,7 @@ def _quiet() -> Iterator[None]:
     """Config classes warn about unrelated defaults; those lines would drown our own messages."""
     logger = logging.getLogger("transformers")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             yield

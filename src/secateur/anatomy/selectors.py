@@ -16,6 +16,14 @@ from secateur.errors import ConfigError, InexpressibleError
 Config = Mapping[str, Any]
 
 
+def _step(config: Config, field: str) -> int:
+    """A field by which layer numbers are divided."""
+    value = config[field]
+    if not isinstance(value, int) or value < 1:
+        raise ConfigError(f"config field {field!r} is {value!r}, expected a number of layers >= 1")
+    return value
+
+
 class Selector(Protocol):
     """Reads and rewrites the per-layer kinds of one slot."""
 
@@ -113,7 +121,7 @@ class Sparse:
     sparse: str = "moe"
 
     def read(self, config: Config, layers: int) -> list[str]:
-        listed, step = set(config[self.dense_list] or ()), config[self.step]
+        listed, step = set(config[self.dense_list] or ()), _step(config, self.step)
         return [
             self.sparse if i not in listed and config[self.experts] > 0 and (i + 1) % step == 0 else self.dense
             for i in range(layers)
@@ -140,7 +148,8 @@ class Period:
     def read(self, config: Config, layers: int) -> list[str]:
         if self.needs is not None and not config[self.needs] > 1:
             return [self.miss] * layers
-        return [self.hit if i % config[self.period] == config[self.offset] else self.miss for i in range(layers)]
+        period = _step(config, self.period)
+        return [self.hit if i % period == config[self.offset] else self.miss for i in range(layers)]
 
     def edit(self, config: Config, raw: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:
         kinds = self.read(config, max(keep, default=-1) + 1)

@@ -15,6 +15,8 @@ from secateur.anatomy.family import Family
 from secateur.errors import ConfigError, InexpressibleError, LayoutError
 
 Sizes = Mapping[str, int]
+#: The largest size of an axis. Candidates are listed in arrays this long, and no model comes near it.
+MAX_SIZE = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,12 @@ def _integer(field: str, value: Any) -> int:
     return value
 
 
+def _axis_size(axis: str, rule: FieldRule, size: int) -> int:
+    if size > MAX_SIZE:
+        raise ConfigError(f"config field {rule.field!r} gives axis {axis!r} a size of {size}, which no model has")
+    return size
+
+
 def infer(family: Family, config: Mapping[str, Any]) -> dict[str, int]:
     """Size of every axis the config determines.
 
@@ -77,7 +85,7 @@ def infer(family: Family, config: Mapping[str, Any]) -> dict[str, int]:
         known = math.prod(sizes[f] if isinstance(f, str) else f for f in rule.factors if f != unknown[0])
         if known == 0 or value % known:
             raise ConfigError(f"config field {rule.field!r} is {value}, expected a multiple of {known} ({rule})")
-        sizes[unknown[0]] = value // known
+        sizes[unknown[0]] = _axis_size(unknown[0], rule, value // known)
     for axis, text in family.fallback.items():
         if axis not in sizes and all(n in sizes or n in config for n in expr.names(text)):
             sizes[axis] = _whole(f"size of axis {axis}", expr.evaluate(text, Env(sizes, config)))

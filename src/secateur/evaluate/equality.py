@@ -24,7 +24,7 @@ from secateur.prune.provenance import FILE
 #: norm weights are rounded to that dtype.
 TOLERANCE = {"F64": 1e-6, "F32": 1e-4, "F16": 2e-2, "BF16": 1e-1}
 
-#: The grouped matrix kernel that transformers prefers for experts needs strides of 16 bytes; any width must be provable.
+#: The grouped matrix kernel that transformers prefers for experts refuses strides that are no multiple of 16 bytes.
 _ANY_WIDTH = {"experts_implementation": "eager"}
 
 
