@@ -20,6 +20,8 @@ class State:
     rows: int
     """Rows dealt out so far, over all processes."""
     schedule: dict[str, Any]
+    decayed: bool
+    """Whether the last step ran under a falling rate."""
     identity: dict[str, Any]
     """What must not change between an interrupted run and its continuation."""
     model: dict[str, Any]

@@ -27,7 +27,7 @@ SPECIAL = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}
 HOW_TO_GET_TEXT = (
     "name a folder of UTF-8 text files with --data or SECATEUR_DATA: training files in FOLDER/train/*.txt (or "
     "FOLDER/*.txt) and a held-out file in FOLDER/eval/*heldout*.txt (or --held-out FILE). Public-domain books of "
-    "https://www.gutenberg.org or https://standardebooks.org, about 90 MB, are what the published parents were trained on"
+    "https://www.gutenberg.org or https://standardebooks.org serve; the published parents were trained on 90 MB of such"
 )
 
 

@@ -32,7 +32,7 @@ class Schedule:
         return position >= self.end
 
     def decaying(self, position: float) -> bool:
-        return position >= self.decay
+        return position > self.decay
 
     def state(self) -> dict[str, Any]:
         return asdict(self)

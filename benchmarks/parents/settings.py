@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.parents.configs import PARENTS
+
 from secateur.errors import UsageError
 
 DEFAULT_TOKENS = 20_000_000
@@ -57,14 +58,10 @@ def parse(arguments: list[str] | None = None) -> Settings:
     p.add_argument("--tokens", type=int, default=DEFAULT_TOKENS, help="tokens in all, unless --until is given")
     p.add_argument("--until", help="HH:MM: train until this time of day instead of a number of tokens")
     p.add_argument("--decay-share", type=float, default=0.15, help="part of the run over which the rate falls to zero")
-    p.add_argument(
-        "--decay-now", action="store_true", help="continue, and fall to zero from here to --tokens or --until"
-    )
+    p.add_argument("--decay-now", action="store_true", help="continue, falling to zero from here to the end")
     p.add_argument("--export", action="store_true", help="train no more: publish the last checkpoint")
     p.add_argument("--vocabulary", type=int, default=4096)
-    p.add_argument(
-        "--config", type=json.loads, default={}, help="JSON object of config fields that override the parent's"
-    )
+    p.add_argument("--config", type=json.loads, default={}, help="JSON object of config fields to override")
     p.add_argument("--length", type=int, default=512, help="tokens per row")
     p.add_argument("--batch", type=int, default=4, help="rows per step and process")
     p.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")

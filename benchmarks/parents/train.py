@@ -1,12 +1,13 @@
-"""Train a small parent on real text, on one process or several, so that it can be cut at any time and killed at any time.
+"""Train a small parent on real text, in one process or several; stop it at any time, kill it at any time.
 
     export SECATEUR_DATA=FOLDER                      # FOLDER/train/*.txt and FOLDER/eval/*heldout*.txt
     python -m benchmarks.parents.train hybrid --work OUT [--tokens 20000000 | --until 16:10]
     torchrun --nproc-per-node 2 -m benchmarks.parents.train hybrid --work OUT ...      # one thread each on a CPU
 
 The same command continues an interrupted run; under --tokens, on one machine and with the same number of processes, it
-repeats the uninterrupted one bit for bit. ``--decay-now --until HH:MM`` ends a run early and well; ``--export`` publishes
-the last checkpoint as it is. OUT/NAME/ gets checkpoint.pt (latest), stable.pt (before the decay), log.jsonl and final/.
+repeats the uninterrupted one bit for bit. ``--decay-now --until HH:MM`` ends a run early and well; ``--export``
+publishes the last checkpoint as it is. OUT/NAME/ gets checkpoint.pt (latest), stable.pt (before the decay), log.jsonl
+and final/.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
-from torch.nn import functional
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
-
 from benchmarks.parents import card, checkpoint, processes
 from benchmarks.parents.configs import parent_config
 from benchmarks.parents.data import Rows, Shuffled, find_text, load_tokenizer, token_bytes, tokenize
 from benchmarks.parents.schedule import Schedule, plan, wall_clock
 from benchmarks.parents.settings import Settings, parse
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
 from secateur.errors import SecateurError
 from secateur.kernels import fast
 
@@ -52,13 +53,14 @@ class Run:
     held_out: Rows
     held_out_file: Path
     byte_counts: Tensor
-    model: nn.Module
+    model: PreTrainedModel
     optimizer: torch.optim.Optimizer
     order: Shuffled
     identity: dict[str, Any]
     device: torch.device
     step: int = 0
     rows: int = 0
+    decayed: bool = False
     schedule: Schedule | None = None
 
     @property
@@ -111,12 +113,11 @@ def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimize
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for parameter in model.parameters():
         groups[parameter.ndim >= 2 and not getattr(parameter, "_no_weight_decay", False)].append(parameter)
+    parts: list[dict[str, Any]] = [{"params": groups[True]}, {"params": groups[False], "weight_decay": 0.0}]
     return torch.optim.AdamW(
-        [
-            {"params": groups[True], "weight_decay": settings.weight_decay},
-            {"params": groups[False], "weight_decay": 0.0},
-        ],
+        parts,
         lr=settings.rate,
+        weight_decay=settings.weight_decay,
         betas=(0.9, 0.95),
         fused=True,
     )
@@ -130,11 +131,8 @@ def resume(run: Run) -> None:
         state = checkpoint.load(path, run.identity)
         run.model.load_state_dict(state.model)
         run.optimizer.load_state_dict(state.optimizer)
-        run.step, run.rows = state.step, state.rows
+        run.step, run.rows, run.decayed = state.step, state.rows, state.decayed
         kept = Schedule(**state.schedule)
-        if run.settings.decay_now and not kept.decaying(where(run, kept.clock)):
-            run.schedule = kept
-            save(run, "stable.pt")
     run.schedule = settle(run, kept)
     say(f"{'continues at' if path.exists() else 'starts at'} step {run.step}, {run.tokens:,} tokens; {run.schedule}")
 
@@ -168,7 +166,7 @@ def train_step(run: Run, factor: float) -> tuple[float, float]:
     first = run.rows + processes.rank() * run.settings.batch
     inputs, targets = run.train.take([run.order.at(first + i) for i in range(run.settings.batch)])
     loss = loss_of(run, inputs, targets).mean()
-    loss.backward()
+    torch.autograd.backward(loss)
     shared = processes.average_gradients(list(run.model.parameters()), loss.item())
     if not math.isfinite(shared):
         raise DivergedError(
@@ -204,7 +202,13 @@ def score(run: Run, rows: int | None = None) -> tuple[float, float, int]:
 def save(run: Run, name: str = "checkpoint.pt") -> None:
     if processes.rank() == 0 and run.schedule is not None:
         state = checkpoint.State(
-            run.step, run.rows, run.schedule.state(), run.identity, run.model.state_dict(), run.optimizer.state_dict()
+            run.step,
+            run.rows,
+            run.schedule.state(),
+            run.decayed,
+            run.identity,
+            run.model.state_dict(),
+            run.optimizer.state_dict(),
         )
         checkpoint.save(state, run.folder / name)
 
@@ -214,14 +218,13 @@ def train(run: Run) -> None:
     settings, schedule = run.settings, run.schedule
     assert schedule is not None
     meter, saved = Meter(run, schedule), time.time()
-    was_decaying = schedule.decaying(where(run, schedule.clock))
     while True:
         position, now = processes.tell(where(run, schedule.clock), time.time())
         if schedule.done(position):
             break
-        if schedule.decaying(position) and not was_decaying:
+        if schedule.decaying(position) and not run.decayed:
             save(run, "stable.pt")
-            was_decaying = True
+        run.decayed = schedule.decaying(position)
         factor = schedule.factor(position, run.step, settings.warmup)
         loss, norm = train_step(run, factor)
         if run.step % settings.eval_every == 0:
@@ -260,8 +263,8 @@ class Meter:
         bits = "-" if self.bits is None else f"{self.bits:.4f}"
         say(
             f"step {run.step}  {run.tokens / 1e6:.2f} M tokens  loss {sum(self._losses) / len(self._losses):.4f}  "
-            f"held-out {bits} bits/byte  rate {run.settings.rate * factor:.2e}  norm {norm:.2f}  {speed:,.0f} tokens/s  "
-            f"ETA {seconds / 60:.0f} min"
+            f"held-out {bits} bits/byte  rate {run.settings.rate * factor:.2e}  norm {norm:.2f}  "
+            f"{speed:,.0f} tokens/s  ETA {seconds / 60:.0f} min"
         )
         self._losses, self._since, self._tokens = [], now, run.tokens
 
