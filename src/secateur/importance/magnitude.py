@@ -76,7 +76,8 @@ def _square_sums(t: torch.Tensor) -> list[NDArray[np.float64]]:
     for start in range(0, t.shape[0], step):
         squares = t[start : start + step].to(torch.float32).square()
         for j in range(t.ndim):
-            part = squares.sum(dim=[k for k in range(t.ndim) if k != j], dtype=torch.float64).numpy()
+            others = [k for k in range(t.ndim) if k != j]  # summing over no dimension would sum over all
+            part = (squares.sum(dim=others, dtype=torch.float64) if others else squares.double()).numpy()
             if j == 0:
                 sums[j][start : start + len(part)] = part
             else:
