@@ -87,7 +87,7 @@ class Anatomy:
         self.sizes: dict[str, int] = infer(self.family, self.config)
         self.n_layers = self._layer_count()
         self.kinds: list[tuple[str, ...]] = self._read_kinds()
-        self._refuse_absurd()
+        self._check_promises()
 
     def _layer_count(self) -> int:
         n = self.config.get(self.family.layers_field)
@@ -97,8 +97,12 @@ class Anatomy:
             raise ConfigError(f"config field {self.family.layers_field!r} is {n}, which no model has")
         return n
 
-    def _refuse_absurd(self) -> None:
+    def _check_promises(self) -> None:
         """A lone config can promise anything; what follows lists its tensors and counts in 64-bit integers."""
+        for group in self.groups:
+            unsized = [a for a in (*group.layout.axes, *group.factors) if a not in self.sizes]
+            if unsized:
+                raise ConfigError(f"config.json gives no size for axis {unsized[0]!r} of tensor {group.key!r}")
         tensors, parameters = sum(g.copies(self.sizes) for g in self.groups), self.count()
         if tensors > MAX_TENSORS or parameters > MAX_PARAMETERS:
             raise ConfigError(

@@ -50,6 +50,6 @@ def run(
         if save is not None:
             with publish(save) as staging:
                 shutil.copytree(folder, staging, dirs_exist_ok=True)
-            out.print(f"parent and child are in {save}")
+            out.print(f"parent and child are in {save}", soft_wrap=True, markup=False)
     if not result.holds:
         raise typer.Exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from secateur.cli.common import human_bytes, human_count, out, print_json
@@ -39,7 +40,7 @@ def run(
 
 def print_description(d: dict[str, Any]) -> None:
     weights = "" if d["weights"] else "  (config only: no weights here)"
-    out.print(f"[bold]{d['source']}[/]  {d['model_type']} ({d['architecture']}){weights}", soft_wrap=True)
+    out.print(f"[bold]{escape(d['source'])}[/]  {d['model_type']} ({d['architecture']}){weights}", soft_wrap=True)
     kinds = ", ".join(f"{n} {kind}" for kind, n in d["layers"]["kinds"].items())
     out.print(
         f"{human_count(d['parameters'])} parameters, {human_bytes(d['bytes'])}; {d['layers']['count']} layers: {kinds}"
@@ -65,13 +66,13 @@ def print_description(d: dict[str, Any]) -> None:
     for kind, window in cache["windows"].items():
         out.print(f"  {kind} keeps at most {window} tokens")
     for name, why in d["left_behind"].items():
-        out.print(f"[yellow]left behind when cut:[/] {name}: {why}", soft_wrap=True)
+        out.print(f"[yellow]left behind when cut:[/] {escape(name)}: {escape(why)}", soft_wrap=True)
 
 
 def _sizes(axis: dict[str, Any]) -> str:
     sizes = axis["sizes"]
     if not sizes:
-        return f"[dim]-  {axis['why_not']}[/]"
+        return f"[dim]-  {escape(axis['why_not'])}[/]"
     step = sizes[1] - sizes[0] if len(sizes) > 1 else sizes[0]
     if sizes == list(range(sizes[0], axis["size"], step)):
         return "any size" if step == 1 and sizes[0] <= 1 else f"multiples of {step}" if sizes[0] == step else str(sizes)

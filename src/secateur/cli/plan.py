@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from secateur.cli.common import human_bytes, human_count, out, parse_indices, parse_keep, print_json
@@ -56,7 +57,9 @@ def run(
         print_plan(opened, made)
         if save is not None:
             out.print(
-                f"plan written to {save}; apply it with: secateur prune {model} --plan {save} --out DIR", soft_wrap=True
+                f"plan written to {save}; apply it with: secateur prune {model} --plan {save} --out DIR",
+                soft_wrap=True,
+                markup=False,
             )
 
 
@@ -106,4 +109,4 @@ def print_plan(model: Model, plan: Plan) -> None:
         table.add_row(label, show(a), show(b), f"{b / a:.1%}" if a else "-")
     out.print(table)
     for note in plan.notes:
-        out.print(f"[yellow]note:[/] {note}", soft_wrap=True)
+        out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)

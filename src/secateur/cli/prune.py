@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.markup import escape
 
 from secateur.cli.common import byte_progress, human_bytes, human_count, out, parse_size
 from secateur.cli.plan import Bytes, Drop, Keep, ModelArgument, Params, Revision, from_options, print_plan
@@ -81,12 +82,14 @@ def _texts(path: Path | None) -> list[str] | None:
 def print_result(folder: Path, parameters: int, nbytes: int) -> None:
     import json
 
-    entry = json.loads((folder / "secateur.json").read_text())
+    entry = json.loads((folder / "secateur.json").read_text(encoding="utf-8"))
     audit = entry["audit"]
-    out.print(f"wrote {folder}: {human_count(parameters)} parameters, {human_bytes(nbytes)}", soft_wrap=True)
+    out.print(
+        f"wrote {folder}: {human_count(parameters)} parameters, {human_bytes(nbytes)}", soft_wrap=True, markup=False
+    )
     out.print("tensors: " + ", ".join(f"{n} {action}" for action, n in audit["summary"].items()))
-    out.print(f"norms: {entry['norms']['why']}", soft_wrap=True)
+    out.print(f"norms: {entry['norms']['why']}", soft_wrap=True, markup=False)
     for name, what in audit["files"].items():
         if what.startswith("left"):
-            out.print(f"[yellow]file {name}[/] {what}", soft_wrap=True)
-    out.print(f"every tensor and file: {folder / 'secateur.json'}", soft_wrap=True)
+            out.print(f"[yellow]file {escape(name)}[/] {escape(what)}", soft_wrap=True)
+    out.print(f"every tensor and file: {folder / 'secateur.json'}", soft_wrap=True, markup=False)

@@ -35,7 +35,9 @@ def parse_amount(text: str, whole: int, kind: str) -> int:
         raise UsageError(f"--{kind} {text!r} is no amount; write {shown}")
     value = float(match.group(1))
     amount = whole * value / 100 if unit == "%" else value * units[unit]
-    if amount < 1 or not math.isfinite(amount):
+    if not math.isfinite(amount):
+        raise UsageError(f"--{kind} {text!r} is beyond all bounds; give a smaller amount")
+    if amount < 1:
         raise UsageError(f"--{kind} {text!r} leaves nothing; give an amount above zero")
     return int(amount)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from secateur.anatomy.sizes import tied_axes
+from secateur.checkpoint.files import read_small
+from secateur.checkpoint.strict_json import parse_json
 from secateur.errors import BudgetError, InexpressibleError, UsageError
 from secateur.model import Model
 from secateur.prune.budget import Cost, cost, parse_amount
@@ -18,6 +20,7 @@ from secateur.prune.grid import search
 from secateur.prune.shape import public_axis, resolve
 
 VERSION = 1
+_MAX_FILE = 16 << 20  # bytes; a plan is a few kB
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +147,7 @@ def _advice(model: Model, sizes: Mapping[str, int]) -> list[str]:
 
 def load_plan(path: Path, model: Model) -> Plan:
     """Read a plan written by :meth:`Plan.save` and check that it was made for this model."""
-    try:
-        data = json.loads(path.read_text())
-    except OSError as e:
-        raise UsageError(f"cannot read plan {path}: {e.strerror}") from e
-    except ValueError as e:
-        raise UsageError(f"plan {path} is not JSON: {e}") from e
+    data = parse_json(read_small(path, _MAX_FILE, UsageError), path=path, error=UsageError)
     if not isinstance(data, dict) or data.get("secateur_plan") != VERSION:
         raise UsageError(f"{path} is no secateur plan of version {VERSION}; make one with `secateur plan ... --out`")
     if data.get("config_sha256") != model.config_sha256:
@@ -160,6 +158,6 @@ def load_plan(path: Path, model: Model) -> Plan:
     keep, layers = data.get("keep"), data.get("layers")
     if not isinstance(keep, dict) or not all(type(v) is int for v in keep.values()):
         raise UsageError(f"plan {path}: 'keep' is {keep!r}, expected axis names with whole numbers")
-    if not isinstance(layers, int) and not (isinstance(layers, list) and all(type(i) is int for i in layers)):
+    if type(layers) is not int and not (isinstance(layers, list) and all(type(i) is int for i in layers)):
         raise UsageError(f"plan {path}: 'layers' is {layers!r}, expected a list of indices or a count")
     return make_plan(model, keep=keep, layers=layers)
