@@ -115,35 +115,65 @@ def walk(
     if not batches:
         raise UsageError("no calibration text: the walker got no batch")
     mine = _share(batches)
-    skeleton = Skeleton(model, dtype=dtype, device=device)
-    skeleton.load_stem()
-    hidden, calls = _record(skeleton, mine)
+    stream = open_stream(model, mine, dtype=dtype, device=device)
     book = Journal(journal, model, mine) if journal is not None else None
-    start = book.resume(hidden, observers) if book is not None else 0
-    total = len(skeleton.blocks) * len(mine)
-    for index in range(start, len(skeleton.blocks)):
-        layer = Layer(index, model.anatomy.kinds[index], skeleton.load(index), model.anatomy)
-        _one_layer(layer, hidden, calls, observers, edit)
-        skeleton.free(index)
+    start = book.resume(stream.hidden, observers) if book is not None else 0
+    total = model.anatomy.n_layers * len(mine)
+    for index in range(start, model.anatomy.n_layers):
+        with stream.loaded(index) as layer:
+            _one_layer(layer, stream, observers, edit)
         if book is not None:
-            book.save(index + 1, hidden, observers)
+            book.save(index + 1, stream.hidden, observers)
         if progress is not None:
             progress((index + 1) * len(mine), total)
     if book is not None:
         book.close()
     reduce_states(observers)
-    return Walk(skeleton, hidden, calls.arity)
+    return Walk(stream.skeleton, stream.hidden, stream.calls.arity)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Text on its way through one model: ``hidden[b]`` is the residual stream of batch b before the next layer."""
+
+    skeleton: Skeleton
+    hidden: list[torch.Tensor]
+    calls: _Calls
+
+    @contextlib.contextmanager
+    def loaded(self, index: int) -> Iterator[Layer]:
+        """Layer ``index`` with its weights, given back afterwards."""
+        anatomy = self.skeleton.source.anatomy
+        block = self.skeleton.load(index)
+        try:
+            yield Layer(index, anatomy.kinds[index], block, anatomy)
+        finally:
+            self.skeleton.free(index)
+
+    @torch.no_grad()
+    def advance(self, layer: Layer) -> None:
+        """Replace the hidden states by the layer's outputs."""
+        for b, before in enumerate(self.hidden):
+            self.hidden[b] = self.calls.run(layer.block, layer.index, b, before)
+
+
+def open_stream(
+    model: Model, batches: Sequence[torch.Tensor], *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> Stream:
+    """Embed ``batches`` and record every block's call. Memory: the stem and the hidden states."""
+    skeleton = Skeleton(model, dtype=dtype, device=device)
+    skeleton.load_stem()
+    hidden, calls = _record(skeleton, batches)
+    return Stream(skeleton, hidden, calls)
 
 
 @torch.no_grad()
-def _one_layer(
-    layer: Layer, hidden: list[torch.Tensor], calls: _Calls, observers: Sequence[Observer], edit: Edit | None
-) -> None:
+def _one_layer(layer: Layer, stream: Stream, observers: Sequence[Observer], edit: Edit | None) -> None:
     handles = [h for o in observers for h in o.attach(layer)]
     after: list[torch.Tensor] = []
     try:
-        for b, before in enumerate(hidden):
-            out = calls.run(layer.block, layer.index, b, before)
+        for b, before in enumerate(stream.hidden):
+            out = stream.calls.run(layer.block, layer.index, b, before)
             for o in observers:
                 o.block(layer, before, out)
             after.append(out)
@@ -151,8 +181,9 @@ def _one_layer(
         for h in handles:
             h.remove()
     if edit is not None and edit(layer):
-        after = [calls.run(layer.block, layer.index, b, before) for b, before in enumerate(hidden)]
-    hidden[:] = after
+        stream.advance(layer)
+    else:
+        stream.hidden[:] = after
 
 
 class _Calls:

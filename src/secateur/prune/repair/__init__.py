@@ -1,0 +1,1 @@
+"""Repair without gradients: what closed forms can win back right after a cut."""
