@@ -45,10 +45,11 @@ class Distiller(nn.Module):
             teacher.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Distiller:
-        """The teacher never leaves evaluation mode."""
+        """Both models stay in evaluation mode: the student learns the teacher's function, which has no dropout, and
+        transformers' training-only code of Mamba-2 goes round the fast paths."""
         super().train(mode)
-        if self.teacher is not None:
-            self.teacher.eval()
+        for model in filter(None, (self.student, self.teacher)):
+            model.eval()
         return self
 
     def tie_weights(self) -> None:
