@@ -13,7 +13,7 @@ from secateur.errors import SecateurError
 
 app = typer.Typer(
     name="secateur",
-    help="Make language models smaller and keep them good. A standard checkpoint goes in, a standard checkpoint comes out.",
+    help="Make language models smaller and keep them good: a standard checkpoint in, a standard checkpoint out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

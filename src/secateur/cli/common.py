@@ -96,7 +96,7 @@ def byte_progress(label: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def step_progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar over steps with elapsed time and time left; one plain line per tenth where stderr is no terminal."""
+    """A progress bar over steps with time taken and left; one plain line per tenth where stderr is no terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -59,12 +59,13 @@ def prune(
     """Cut ``model`` to ``plan`` and write the result to ``out``; returns it opened.
 
     ``out`` holds a whole checkpoint or nothing. Memory: a few tensors at a time. ``stats``: what measured criteria
-    score on. ``texts``: on what to count tokens when the vocabulary is trimmed. With ``settings.mask`` the parent's shape is kept and the units are zeroed instead.
+    score on. ``texts``: on what to count tokens when the vocabulary is trimmed. With ``settings.mask`` the parent's
+    shape is kept and the units are zeroed instead.
     Raises SecateurError before anything is written when the plan, the score or the files do not allow the cut.
     """
     settings = settings or Settings()
     with tempfile.TemporaryDirectory(prefix="secateur-") as scratch:
-        cut, vocab = _prepare(model, plan, settings, Path(scratch), stats, texts)
+        cut, vocab = _prepare(model, plan, out, settings, Path(scratch), stats, texts)
         targets = list(cut.targets())
         specs = _specs(model, targets, masked=settings.mask)
         total = sum(s.nbytes for _, s in specs)
@@ -82,10 +83,18 @@ def prune(
 
 
 def _prepare(
-    model: Model, plan: Plan, settings: Settings, scratch: Path, stats: Stats | None, texts: Sequence[str] | None
+    model: Model,
+    plan: Plan,
+    out: Path,
+    settings: Settings,
+    scratch: Path,
+    stats: Stats | None,
+    texts: Sequence[str] | None,
 ) -> tuple[Cut, VocabChoice | None]:
     """Everything that can be refused, before any byte is written."""
     store = model.weights
+    if out.resolve() == model.folder.resolve():
+        raise UsageError(f"--out {out} is the parent itself, which is never overwritten; choose another folder")
     if store.tensors and plan.config_sha256 != model.config_sha256:
         raise UsageError(f"the plan was made for another config than that of {model.source}; plan again")
     sizes = resolve(model.anatomy, plan.keep)
