@@ -143,10 +143,10 @@ def _heads(v: Tensor, g: int) -> Tensor:
     return v.view(N, L, g, h // g).transpose(1, 2).unsqueeze(-1)
 
 
-def _grouped(v: Tensor, N: int, L: int, g: int) -> Tensor:
-    """(b, t, h, p) as a view (N, g, L, k, p)."""
+def _grouped(v: Tensor, dtype: torch.dtype, N: int, L: int, g: int) -> Tensor:
+    """(b, t, h, p) as (N, g, L, k, p), contiguous: elementwise results would inherit a transposed layout."""
     h, p = v.shape[2:]
-    return v.reshape(N, L, g, h // g, p).transpose(1, 2)
+    return v.reshape(N, L, g, h // g, p).transpose(1, 2).to(dtype, memory_format=torch.contiguous_format)
 
 
 def _rows(v: Tensor, N: int, L: int) -> Tensor:
@@ -195,18 +195,18 @@ class _ChunkedScan(torch.autograd.Function):
         g, n = B.shape[2:]
         mm, acc = x.dtype, step.dtype
         row, col, rest, start = (v.to(acc) for v in _factors(cum, wild))
-        xg = _grouped(x.to(acc), N, L, g)
+        xg = _grouped(x, acc, N, L, g)
         u = (xg * _heads(col * step.reshape(N, L, h), g)).to(mm).reshape(N * g, L, -1)
         Bm, Cm = _rows(B, N, L), _rows(C, N, L)
         states = _carry_states(torch.bmm(Bm.mT, u).view(b, N // b, g, n, -1), start[:, -1], rest, initial)
         scores = torch.bmm(Cm, Bm.mT).tril_(-1)
         shape = (N, g, L, h // g, p)
-        y = torch.bmm(scores, u).view(shape) * _heads(row, g)
+        y = torch.bmm(scores, u).view(shape).to(acc).mul_(_heads(row, g))
         before = states[:, :-1].to(mm).reshape(N * g, n, -1)
-        y = torch.addcmul(y, torch.bmm(Cm, before).view(shape).to(acc), _heads(start, g))
+        y.addcmul_(torch.bmm(Cm, before).view(shape).to(acc), _heads(start, g))
         ctx.save_for_backward(x, step, cum, B, C, skip, states, wild, y.to(mm))
         out = (
-            torch.addcmul(y, xg, _heads(skip.reshape(N, L, h), g)).transpose(1, 2).to(mm).contiguous().view(N, L, h, p)
+            torch.addcmul(y, xg, _heads(skip.reshape(N, L, h), g)).to(mm).transpose(1, 2).contiguous().view(N, L, h, p)
         )
         if wild.any():
             pairs = _Pairwise(wild, cum, step.reshape(N, L, h), scores, g)
@@ -223,7 +223,7 @@ class _ChunkedScan(torch.autograd.Function):
         g, n = B.shape[2:]
         mm, acc = x.dtype, step.dtype
         row, col, rest, start = (v.to(acc) for v in _factors(cum, wild))
-        xg, dyg = _grouped(x.to(acc), N, L, g), _grouped(dy.to(acc), N, L, g)
+        xg, dyg = _grouped(x, acc, N, L, g), _grouped(dy, acc, N, L, g)
         write = _heads(col * step.reshape(N, L, h), g)
         u = (xg * write).to(mm).reshape(N * g, L, -1)
         Bm, Cm = _rows(B, N, L), _rows(C, N, L)
