@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,8 +16,7 @@ from secateur.checkpoint import TensorSpec, write_json, write_tensors
 from secateur.errors import CheckpointError, UsageError
 from secateur.model import Model
 from secateur.prune.cut import Cut
-from secateur.prune.keep import KeepSets
-from secateur.prune.provenance import FILE
+from secateur.prune.recorded import recorded_cut
 
 #: Largest accepted deviation, relative to the spread of the logits, by the dtype the weights are stored in: rescaled
 #: norm weights are rounded to that dtype.
@@ -47,7 +45,7 @@ class Equality:
 
     @property
     def holds(self) -> bool:
-        """Strictly loaded (else an error was raised), equal to the masked parent, cache consistent, count as planned."""
+        """Equal to the masked parent, cache consistent, count as planned (strict loading has raised already if not)."""
         return (
             self.eps_to_zero <= self.tolerance
             and self.cached <= max(self.tolerance, 1e-3)
@@ -61,6 +59,9 @@ def verify(parent: Model, child: Model, *, tokens: int = 48, seed: int = 0) -> E
     Both models are held in memory (float32). Raises UsageError when the child does not come from this parent.
     """
     cut = recorded_cut(parent, child)
+    changed = {a for a, _ in cut.keep.arrays if cut.new_sizes[a] != parent.anatomy.sizes[a]}
+    if changed & set(parent.anatomy.family.functional):
+        raise UsageError("a mask cannot silence experts, so an expert cut cannot be verified this way")
     vocabulary = cut.keep.get("v", "", {})
     generator = torch.Generator().manual_seed(seed)
     new_ids = torch.randint(len(vocabulary), (1, tokens), generator=generator)
@@ -85,25 +86,6 @@ def verify(parent: Model, child: Model, *, tokens: int = 48, seed: int = 0) -> E
         formula=int(parent.anatomy.count(cut.new_sizes, frozenset(cut.layers))),
         tolerance=max(TOLERANCE[d] for d in dtypes if d in TOLERANCE),
     )
-
-
-def recorded_cut(parent: Model, child: Model) -> Cut:
-    """The cut that a child's secateur.json records."""
-    path = child.folder / FILE
-    try:
-        entry = json.loads(path.read_text())
-    except (OSError, ValueError) as e:
-        raise UsageError(f"{path} cannot be read: {e}", hint="verify works on what `secateur prune` wrote") from e
-    if entry.get("parent", {}).get("config_sha256") != parent.config_sha256:
-        raise UsageError(f"{child.source} was not cut from {parent.source}: the parent's config differs")
-    if entry.get("settings", {}).get("mask"):
-        raise UsageError(f"{child.source} is a masked twin, not a cut child")
-    keep = KeepSets.from_json(parent.anatomy, entry["kept"])
-    cut = Cut(parent.anatomy, keep, entry["layers"]["kept"], norm=entry["settings"]["norm"])
-    changed = {a for a, _ in keep.arrays if cut.new_sizes[a] != parent.anatomy.sizes[a]}
-    if changed & set(parent.anatomy.family.functional):
-        raise UsageError("a mask cannot silence experts, so an expert cut cannot be verified this way")
-    return cut
 
 
 def _masked_twin(parent: Model, cut: Cut, folder: Path) -> Path:
@@ -181,4 +163,4 @@ def _distance(want: torch.Tensor, got: torch.Tensor) -> float:
     return float((want - got).abs().max() / want.std())
 
 
-__all__ = ["Equality", "load_strict", "recorded_cut", "verify"]
+__all__ = ["Equality", "load_strict", "verify"]

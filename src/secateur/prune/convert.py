@@ -49,7 +49,7 @@ def convert(model: Model, target: str, out: Path, *, shard_bytes: int = 5 * 10**
             return model.read(source)
         return torch.full(spec.shape, source, dtype=DTYPES[spec.dtype][0])
 
-    require_space(_standing(out), sum(math.prod(s.shape) * DTYPES[s.dtype][1] for s in specs))
+    require_space(out, sum(math.prod(s.shape) * DTYPES[s.dtype][1] for s in specs))
     with publish(out) as staging:
         write_tensors(staging, specs, produce, shard_bytes=shard_bytes)
         write_json(staging / "config.json", offer.anatomy.raw)
@@ -66,7 +66,3 @@ def convert(model: Model, target: str, out: Path, *, shard_bytes: int = 5 * 10**
         }
         write_json(staging / FILE, entry)
     return open_model(out)
-
-
-def _standing(path: Path) -> Path:
-    return next(folder for folder in path.absolute().parents if folder.is_dir())

@@ -69,7 +69,7 @@ def prune(
         targets = list(cut.targets())
         specs = _specs(model, targets, masked=settings.mask)
         total = sum(s.nbytes for _, s in specs)
-        require_space(_existing(out), total + _MARGIN)
+        require_space(out, total + _MARGIN)
         with publish(out, overwrite=settings.overwrite) as staging:
             hashes = _write(model, cut, specs, staging, settings, total, progress)
             files = _write_files(model, cut, vocab, Path(scratch), staging, settings)
@@ -115,14 +115,6 @@ def _prepare(
     if vocab is not None:
         keep.set("v", "", list(vocab.rows))
     return Cut(model.anatomy, keep, layers, norm=settings.norm), vocab
-
-
-def _existing(path: Path) -> Path:
-    """The nearest folder above ``path`` that exists: its file system takes the result."""
-    for folder in path.absolute().parents:
-        if folder.is_dir():
-            return folder
-    return Path("/")
 
 
 def _specs(model: Model, targets: Sequence[Target], *, masked: bool) -> list[tuple[Target, TensorSpec]]:

@@ -96,7 +96,7 @@ def _write(child: Model, work: LayerRepair, out: Path, about: Mapping[str, Any])
     entry["step"] = "repair"
     entry.setdefault("history", []).append("prune")
     entry["repair"] = {**about, "versions": versions(), "attempts": [_said(r) for r in work.log]}
-    require_space(next(f for f in out.absolute().parents if f.is_dir()), store.total_bytes)
+    require_space(out, store.total_bytes)
     with publish(out) as staging:
         write_tensors(staging, specs, produce)
         write_json(staging / "config.json", child.raw)
