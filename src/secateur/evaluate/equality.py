@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from secateur.calibrate.skeleton import quiet
 from secateur.checkpoint import TensorSpec, write_json, write_tensors
 from secateur.errors import CheckpointError, UsageError
 from secateur.model import Model
@@ -53,6 +54,7 @@ class Equality:
         )
 
 
+@quiet()
 def verify(parent: Model, child: Model, *, tokens: int = 48, seed: int = 0) -> Equality:
     """Rebuild the masked parent from the child's secateur.json and compare.
 
