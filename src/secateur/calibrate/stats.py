@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,20 @@ from safetensors.torch import save_file
 
 from secateur.calibrate.blocks import BlockInfluence
 from secateur.calibrate.channels import Channels
+from secateur.calibrate.experts import Experts
+from secateur.calibrate.states import States
 from secateur.calibrate.walker import Observer, Progress, walk
 from secateur.errors import CheckpointError, UsageError
 from secateur.model import Model
 
-FORMAT = "1"
+FORMAT = "2"
 
 
 @dataclass(frozen=True)
 class Stats:
-    """``tensors``: additive sums by name, ``"3/mixer.out_proj.weight/in/l2mean"``; ``about``: text, tokens, seed."""
+    """``tensors``: sums by name, ``"3/mixer.out_proj.weight/in/l2mean"``; ``about``: text, tokens, seed, and
+    ``input_first``: tensors stored as (inputs, outputs).
+    """
 
     config_sha256: str
     tensors: Mapping[str, torch.Tensor]
@@ -41,8 +45,15 @@ class Stats:
         """Tokens the statistics were taken on."""
         return int(self.about["tokens"])
 
+    @property
+    def input_first(self) -> frozenset[str]:
+        """Tensors stored as (inputs, outputs), by their name inside a layer."""
+        return frozenset(self.about.get("input_first", ()))
+
     def save(self, path: Path) -> None:
-        """Write to ``path`` (safetensors), whole or not at all."""
+        """Write to ``path`` (safetensors), whole or not at all; with several processes the first one writes."""
+        if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
+            return
         partial = path.with_name(f".{path.name}.part")
         note = {"format": FORMAT, "config_sha256": self.config_sha256, "about": json.dumps(dict(self.about))}
         try:
@@ -82,17 +93,25 @@ def calibrate(
     journal: Path | None = None,
     progress: Progress | None = None,
 ) -> Stats:
-    """Walk ``windows`` (samples, tokens) through the model and collect channel and block statistics.
+    """Walk ``windows`` (samples, tokens) through the model and collect what criteria score on.
 
     Memory: one block, the hidden states of all windows, a few vectors per layer. Under torchrun each rank takes a part.
     """
+    check_windows(model, windows)
+    channels = Channels()
+    observers: list[Observer] = [channels, BlockInfluence(), Experts(), States()]
+    batches = list(torch.split(windows, batch))
+    walk(model, batches, observers, dtype=dtype, device=device, journal=journal, progress=progress)
+    tensors = {k: v.cpu() for o in observers for k, v in o.state.items()}
+    facts: dict[str, Any] = {"samples": windows.shape[0], "length": windows.shape[1], "tokens": windows.numel()}
+    facts["input_first"] = sorted(channels.input_first)
+    return Stats(model.config_sha256, tensors, {**facts, **(about or {})})
+
+
+def check_windows(model: Model, windows: torch.Tensor) -> None:
+    """Raises UsageError for windows that are not (samples, tokens) of this model's vocabulary."""
     if windows.ndim != 2 or not windows.numel():
         raise UsageError(f"calibration windows have shape {tuple(windows.shape)}, expected (samples, tokens)")
     top = int(windows.max())
     if top >= model.anatomy.sizes["v"]:
         raise UsageError(f"token id {top} lies outside the vocabulary of {model.anatomy.sizes['v']}")
-    observers: Sequence[Observer] = (Channels(), BlockInfluence())
-    walk(model, list(windows.split(batch)), observers, dtype=dtype, device=device, journal=journal, progress=progress)
-    tensors = {k: v for o in observers for k, v in o.state.items()}
-    facts = {"samples": windows.shape[0], "length": windows.shape[1], "tokens": windows.numel(), **(about or {})}
-    return Stats(model.config_sha256, tensors, facts)

@@ -15,6 +15,7 @@ CRITERIA: dict[str, Criterion] = {
 }
 MEASURED: dict[str, Measured] = {
     "activation": activation.score,
+    "balanced": activation.balanced,
     "flap": flap.score,
 }
 
