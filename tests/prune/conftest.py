@@ -1,0 +1,1 @@
+from tests.prune.made import raw as raw
