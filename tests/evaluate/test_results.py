@@ -141,7 +141,7 @@ def test_what_cannot_be_measured_is_refused(
 
 def test_results_of_another_kind_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
-    for content in ("{", "[]", '{"secateur_eval": 99}'):
+    for content in ("{", "[]", '{"secateur_eval": 99}', '{"secateur_eval": 1}', '{"secateur_eval": 1, "models": [{}]}'):
         path.write_text(content)
         with pytest.raises(UsageError):
             load_results(path)

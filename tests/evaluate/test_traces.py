@@ -51,10 +51,11 @@ def test_importance_is_ranked_and_checked(tmp_path: Path) -> None:
         {"secateur_importance": 1, "curves": [{"scores": [1]}]},
     ):
         path.write_text(json.dumps(broken))
-        with pytest.raises(UsageError, match="importance.json"):
+        with pytest.raises(UsageError, match=r"importance\.json"):
             importance(path)
 
 
 def test_the_record_comes_without_the_kept_units(tmp_path: Path) -> None:
-    (tmp_path / "secateur.json").write_text(json.dumps({"step": "prune", "kept": {"f": {"0": "0-3"}}}))
-    assert record(tmp_path) == {"step": "prune"}
+    cut = {"step": "prune", "kept": {"f": {"0": "0-3"}}}
+    (tmp_path / "secateur.json").write_text(json.dumps({"step": "distill", "before": cut}))
+    assert record(tmp_path) == {"step": "distill", "before": {"step": "prune"}}

@@ -109,7 +109,7 @@ def measured(models: Sequence[str], parent: str | None, text: Sequence[str], set
     with ExitStack() as stack:
         opened = [stack.enter_context(open_model(m)) for m in models]
         above = stack.enter_context(open_model(parent)) if parent is not None else None
-        with _progress() as told:
+        with progress() as told:
             return evaluate(opened, text, parent=above, settings=settings, progress=told)
 
 
@@ -121,7 +121,7 @@ def check_file(path: Path | None, option: str) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
+def progress() -> Iterator[Callable[[str, int, int], None]]:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -181,7 +181,11 @@ def _median(value: dict[str, float]) -> str:
 
 
 def _ratio(value: dict[str, float]) -> str:
-    return f"{value['median']:.2f}x ({value['min']:.2f}-{value['max']:.2f})"
+    return f"{value['median']:.2f}x"
+
+
+def _range(value: dict[str, float]) -> str:
+    return f"{value['min']:.2f}-{value['max']:.2f}"
 
 
 #: Label -> what to show of a model; rows that no model fills are left out.
@@ -198,9 +202,12 @@ _ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("top-1 agreement", lambda m: _of(m, "agreement", "top1", "{:.2%}".format)),
     ("parent's mass on lost tokens", lambda m: _of(m, "agreement", "outside_mass", lambda v: f"{v:.2%}" if v else "")),
     ("prefill tokens/s", lambda m: _of(m, "speed", "prefill_tokens_per_s", _median)),
-    ("   times the first model (range)", lambda m: _of(m, "speed", "prefill_ratio", _ratio)),
+    ("   times the first", lambda m: _of(m, "speed", "prefill_ratio", _ratio)),
+    ("   range", lambda m: _of(m, "speed", "prefill_ratio", _range)),
     ("decode tokens/s", lambda m: _of(m, "speed", "decode_tokens_per_s", _median)),
-    ("   times the first model (range)", lambda m: _of(m, "speed", "decode_ratio", _ratio)),
+    ("   times the first", lambda m: _of(m, "speed", "decode_ratio", _ratio)),
+    ("   range", lambda m: _of(m, "speed", "decode_ratio", _range)),
     ("peak memory", lambda m: _of(m, "speed", "peak_bytes", lambda v: human_bytes(v["median"]))),
-    ("   times the first model (range)", lambda m: _of(m, "speed", "peak_ratio", _ratio)),
+    ("   times the first", lambda m: _of(m, "speed", "peak_ratio", _ratio)),
+    ("   range", lambda m: _of(m, "speed", "peak_ratio", _range)),
 )

@@ -210,6 +210,13 @@ def display_name(model: Model) -> str:
     return model.folder.resolve().name if Path(model.source).exists() else model.source
 
 
+#: What every document, and every model in it, holds.
+_KEYS = frozenset({"versions", "settings", "text", "prompts", "models"})
+_MODEL_KEYS = frozenset(
+    ["role", "name", "source", "model_type", "config_sha256", "sha256", "shape", "kinds", "size", "text", "agreement", "why_no_agreement", "speed", "samples", "record", "healing", "importance"]
+)
+
+
 def load_results(path: Path) -> dict[str, Any]:
     """Read a document written by `secateur eval`. Raises UsageError for anything else."""
     try:

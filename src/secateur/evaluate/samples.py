@@ -21,21 +21,25 @@ class Prompt:
 
 
 def prompts(sources: Sequence[Source], count: int) -> list[Prompt]:
-    """``count`` beginnings at even distances through the documents, each opening a paragraph where there is one.
+    """``count`` beginnings at even distances through the text: of paragraphs that are long enough, else of anything.
 
     Counted in characters, so that every tokenizer gets the same text. Fewer when the text is short.
     """
-    text = "\n\n".join(d for s in sources for d in s.documents)
-    found: dict[int, Prompt] = {}
-    for i in range(count):
-        at = i * len(text) // count
-        paragraph = text.find("\n\n", at) if at else 0
-        start = paragraph if 0 <= paragraph < (i + 1) * len(text) // count else at
-        beginning = text[start:].lstrip()[: 4 * PROMPT_CHARACTERS]
-        end = beginning.find(" ", PROMPT_CHARACTERS)
-        if end > 0:
-            found.setdefault(start, Prompt(beginning[:end], beginning[end : end + 2 * PROMPT_CHARACTERS]))
-    return list(found.values())
+    texts = [d for s in sources for d in s.documents]
+    long = [p.strip() for d in texts for p in d.split("\n\n") if len(p.strip()) >= 2 * PROMPT_CHARACTERS]
+    if len(long) < count:
+        whole = " ".join(texts)
+        starts = [whole.find(" ", i * len(whole) // count) for i in range(1, count)]
+        long = [whole, *(whole[at + 1 :] for at in starts if at >= 0)]
+    chosen = [long[i * len(long) // count] for i in range(min(count, len(long)))]
+    return [p for text in dict.fromkeys(chosen) if (p := _prompt(text)) is not None]
+
+
+def _prompt(text: str) -> Prompt | None:
+    """Both parts end between words; None when there is nothing behind the beginning."""
+    end = text.find(" ", PROMPT_CHARACTERS)
+    rest = text[end : end + 2 * PROMPT_CHARACTERS]
+    return Prompt(text[:end], rest[: rest.rfind(" ")] or rest) if end > 0 else None
 
 
 def complete(model: Any, tokenizer: Any, beginning: str, tokens: int) -> str:

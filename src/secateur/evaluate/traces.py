@@ -32,7 +32,14 @@ def record(folder: Path) -> dict[str, Any] | None:
     document = _json(folder / FILE)
     if document is not None and not isinstance(document, dict):
         raise UsageError(f"{folder / FILE}: holds {type(document).__name__}, expected an object")
-    return None if document is None else {k: v for k, v in document.items() if k != "kept"}
+    return None if document is None else _without_kept(document)
+
+
+def _without_kept(entry: dict[str, Any]) -> dict[str, Any]:
+    """A step's record and those of the steps before it, which later records hold inside."""
+    return {
+        k: _without_kept(v) if k == "before" and isinstance(v, dict) else v for k, v in entry.items() if k != "kept"
+    }
 
 
 def healing(path: Path) -> list[dict[str, float]] | None:
