@@ -196,7 +196,28 @@ def test_an_unseen_axis_is_an_error(parents: dict[str, Parent], measured: Measur
         score(parent, stats, "d", "flap")
 
 
-ALL = ["nemotron_h", "falcon_mamba", "bamba", "falcon_h1", "granitemoehybrid", "jamba", "zamba2", "llama", "gemma3_text", "mixtral", "gpt_oss", "olmoe", "qwen3_moe", "qwen3_next", "kimi_linear", "olmo_hybrid", "lfm2", "recurrent_gemma", "opt", "gpt2"]
+ALL = [
+    "nemotron_h",
+    "falcon_mamba",
+    "bamba",
+    "falcon_h1",
+    "granitemoehybrid",
+    "jamba",
+    "zamba2",
+    "llama",
+    "gemma3_text",
+    "mixtral",
+    "gpt_oss",
+    "olmoe",
+    "qwen3_moe",
+    "qwen3_next",
+    "kimi_linear",
+    "olmo_hybrid",
+    "lfm2",
+    "recurrent_gemma",
+    "opt",
+    "gpt2",
+]
 
 
 @pytest.mark.parametrize("name", ALL)

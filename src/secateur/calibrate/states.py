@@ -182,6 +182,7 @@ def channel_energies(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chu
         decay = (dt[:, part, :, None] * A).exp()
         for i in range(states.shape[1]):
             state = states[:, i].addcmul_(decay[:, i], state)
+        state = state.clone()  # the chunk is squared in place
         states.square_()
         control += states.sum((0, 1), dtype=torch.float64)
         energy += (states * C[:, part].square()).sum((0, 1), dtype=torch.float64)
