@@ -213,8 +213,11 @@ def display_name(model: Model) -> str:
 #: What every document, and every model in it, holds.
 _KEYS = frozenset({"versions", "settings", "text", "prompts", "models"})
 _MODEL_KEYS = frozenset(
-    ["role", "name", "source", "model_type", "config_sha256", "sha256", "shape", "kinds", "size", "text", "agreement", "why_no_agreement", "speed", "samples", "record", "healing", "importance"]
-)
+    (
+        "role", "name", "source", "model_type", "config_sha256", "sha256", "shape", "kinds", "size", "text",
+        "agreement", "why_no_agreement", "speed", "samples", "record", "healing", "importance",
+    )
+)  # fmt: skip
 
 
 def load_results(path: Path) -> dict[str, Any]:

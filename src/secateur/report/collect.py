@@ -18,8 +18,8 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a page shows. ``models``: entries of results documents under distinct names, each with the ``measured`` index
-    of its document; ``healing`` and ``importance``: curves by name; ``notes``: what a reader must know to trust it.
+    """What a page shows. ``models``: entries of results documents under distinct names, ``measured`` in the document of
+    that index; ``healing`` and ``importance``: curves by name; ``notes``: what a reader must know to trust it.
     """
 
     models: list[dict[str, Any]]

@@ -92,7 +92,9 @@ function label(q, sx, sy, box, taken) {
   const rect = ([dx, dy]) => ({ x: px + dx, y: py + dy - 11, w, h: 14 });
   const free = (r) => r.x >= box.left && r.x + r.w <= box.right + 6 && r.y > box.top - 14 &&
     taken.every((t) => r.x + r.w < t.x || t.x + t.w < r.x || r.y + r.h < t.y || t.y + t.h < r.y);
-  const place = places.find((p) => free(rect(p))) || places[2];
+  // where no place is free, above the point and inside the frame
+  const crowded = [Math.max(box.left - px, Math.min(-w / 2, box.right - w - px)), -14];
+  const place = places.find((p) => free(rect(p))) || crowded;
   taken.push(rect(place));
   const left = place[0] === -12 - w, centre = place[0] === -w / 2;
   return svg("text", { class: "name", x: px + (left ? -12 : centre ? 0 : place[0]), y: py + place[1], "text-anchor": left ? "end" : centre ? "middle" : "start", "aria-hidden": "true", style: "pointer-events:none" }, text);
