@@ -50,6 +50,10 @@ class Stats:
         """Tensors stored as (inputs, outputs), by their name inside a layer."""
         return frozenset(self.about.get("input_first", ()))
 
+    def adding(self, tensors: Mapping[str, torch.Tensor]) -> Stats:
+        """These statistics and more of the same model."""
+        return Stats(self.config_sha256, {**self.tensors, **tensors}, self.about)
+
     def save(self, path: Path) -> None:
         """Write to ``path`` (safetensors), whole or not at all; with several processes the first one writes."""
         if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:

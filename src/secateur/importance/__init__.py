@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from secateur.importance import activation, first, flap, magnitude, random
+from secateur.importance import activation, first, flap, magnitude, random, taylor
 from secateur.importance.base import Criterion, Measured, Scores, changed_axes, keep_best
 
 CRITERIA: dict[str, Criterion] = {
@@ -17,6 +17,7 @@ MEASURED: dict[str, Measured] = {
     "activation": activation.score,
     "balanced": activation.balanced,
     "flap": flap.score,
+    "taylor": taylor.score,
 }
 
 __all__ = ["CRITERIA", "MEASURED", "Criterion", "Measured", "Scores", "changed_axes", "keep_best"]
