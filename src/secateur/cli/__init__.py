@@ -11,6 +11,9 @@ from secateur.cli import calibrate, convert, demo, distill, eval, inspect, plan,
 from secateur.cli.common import err
 from secateur.errors import SecateurError
 
+INTERRUPTED = 130
+"""128 + SIGINT, as shells have it; the parser turns KeyboardInterrupt into it."""
+
 app = typer.Typer(
     name="secateur",
     help="Make language models smaller and keep them good: a standard checkpoint in, a standard checkpoint out.",
@@ -32,16 +35,17 @@ def run(argv: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     try:
         app(args=list(argv), standalone_mode=True)
-    except SystemExit as e:  # the parser's own way to end: 0 done, 2 wrong usage, 1 where a verb says so
+    except (
+        SystemExit
+    ) as e:  # the parser's own way to end: 0 done, 2 wrong usage, 1 where a verb says so, 130 for Ctrl-C
+        if e.code == INTERRUPTED:
+            err.print("interrupted; nothing was left half-written")
         return e.code if isinstance(e.code, int) else 2
     except SecateurError as e:
         _say(e.message, e.hint)
-    except KeyboardInterrupt:
-        err.print("interrupted; nothing was left half-written")
-        return 130
     except (OSError, MemoryError) as e:
         where = f": {e.filename}" if isinstance(e, OSError) and e.filename else ""
-        _say(f"{type(e).__name__}{where}: {e.strerror if isinstance(e, OSError) else 'out of memory'}", None)
+        _say(f"{type(e).__name__}{where}: {(e.strerror or e) if isinstance(e, OSError) else 'out of memory'}", None)
     return 2
 
 

@@ -16,6 +16,7 @@ from secateur.calibrate.stats import Stats
 from secateur.checkpoint import TensorSpec, publish, require_space, write_json, write_tensors
 from secateur.checkpoint.hashing import FileHasher
 from secateur.checkpoint.passengers import copy_passengers, list_passengers
+from secateur.checkpoint.store import INDEX
 from secateur.errors import UsageError
 from secateur.model import Model, open_model
 from secateur.prune.budget import cost
@@ -31,7 +32,8 @@ from secateur.prune.vocab_ids import apply_edits
 Progress = Callable[[int, int], None]
 SLAB_BYTES = 64 << 20
 """Larger tensors are cut in slabs of rows."""
-_MARGIN = 64 << 20  # tokenizer files, config, audit
+_RECORD_BYTES = 2 << 20, 1 << 10
+"""Room for config.json, index and secateur.json: in all, and per tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def prune(
         targets = list(cut.targets())
         specs = _specs(model, targets, masked=settings.mask)
         total = sum(s.nbytes for _, s in specs)
-        require_space(out, total + _MARGIN)
+        require_space(out, total + _bytes_beside(model))
         with publish(out, overwrite=settings.overwrite) as staging:
             hashes = _write(model, cut, specs, staging, settings, total, progress)
             files = _write_files(model, cut, vocab, Path(scratch), staging, settings)
@@ -115,6 +117,13 @@ def _prepare(
     if vocab is not None:
         keep.set("v", "", list(vocab.rows))
     return Cut(model.anatomy, keep, layers, norm=settings.norm), vocab
+
+
+def _bytes_beside(model: Model) -> int:
+    """Bytes that the files beside the weights take, from above."""
+    carried = (model.folder / p.name for p in list_passengers(model.folder) if p.action == "carried")
+    base, each = _RECORD_BYTES
+    return base + each * len(model.weights.tensors) + sum(path.stat().st_size for path in carried)
 
 
 def _specs(model: Model, targets: Sequence[Target], *, masked: bool) -> list[tuple[Target, TensorSpec]]:
@@ -173,7 +182,6 @@ def _write_files(
 ) -> dict[str, str]:
     """config.json and everything that is no tensor; returns what became of each file of the parent."""
     config: dict[str, Any] = dict(cut.parent.raw if settings.mask else cut.config)
-    said: dict[str, str] = {"config.json": "copied" if settings.mask else "edited"}
     trimmed: Mapping[str, str] = {}
     if vocab is not None and vocab.trim is not None and not settings.mask:
         apply_edits(config, vocab.config_edits)
@@ -183,5 +191,6 @@ def _write_files(
     write_json(staging / "config.json", config)
     passengers = [p for p in list_passengers(model.folder) if p.name not in trimmed]
     copy_passengers(model.folder, staging, passengers)
-    said |= {p.name: p.action if p.action == "carried" else f"left: {p.reason}" for p in passengers}
-    return said | dict(trimmed)
+    said = {p.name: p.action if p.action == "carried" else f"left: {p.reason}" for p in passengers}
+    weights = dict.fromkeys(said.keys() & {*model.weights.files, INDEX}, "masked" if settings.mask else "cut")
+    return said | weights | {"config.json": "copied" if settings.mask else "edited"} | dict(trimmed)
