@@ -21,7 +21,8 @@ from .documents import document, entry, full, importance, record
 
 HOSTILE = [
     "<script>window.pwned=1</script>", '"><img src=x onerror="window.pwned=1">',
-    "</script><script>window.pwned=1</script>", "{{ 7 * 7 }}", "<!--", "]]>", "' onmouseover='window.pwned=1", "a\u2028b\x00c", "half \ud800 pair",
+    "</script><script>window.pwned=1</script>", "{{ 7 * 7 }}", "<!--", "]]>",
+    "' onmouseover='window.pwned=1", "a\u2028b\x00c", "half \ud800 pair",
 ]  # fmt: skip
 
 

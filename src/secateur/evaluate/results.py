@@ -233,6 +233,10 @@ def load_results(path: Path) -> dict[str, Any]:
             f"{path} holds no results of version {VERSION}",
             hint="make them with `secateur eval MODEL --text F --out R`",
         )
+    entries = document.get("models") or [None]
+    whole = document.keys() >= _KEYS and all(isinstance(m, dict) and m.keys() >= _MODEL_KEYS for m in entries)
+    if not whole:
+        raise UsageError(f"{path}: parts of the results are missing", hint="measure again with `secateur eval`")
     return document
 
 
