@@ -7,7 +7,7 @@ layer's error there, || parent stream (kept channels) - child stream ||^2 after 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,10 +15,14 @@ from torch import nn
 
 from secateur.anatomy import layout as lo
 from secateur.calibrate.walker import Layer
+from secateur.checkpoint import DTYPES
+from secateur.errors import UsageError
 from secateur.prune.cut import Cut
 from secateur.prune.repair.pair import Pair, captured
 from secateur.prune.repair.ridge import Sums, fitted_scale, solve
 from secateur.prune.select import flat_index
+
+METHODS = ("norm", "least-squares")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,87 +41,113 @@ class Repair:
         return self.after < self.before
 
 
+def split(batches: Sequence[int]) -> tuple[list[int], list[int]]:
+    """(fitting, judging) batches, never the same: every fourth judges, or the last of fewer.
+
+    Raises UsageError with fewer than two.
+    """
+    if len(batches) < 2:
+        raise UsageError(f"{len(batches)} batches of text, expected at least 2: some fit, others judge")
+    judge = list(batches)[3::4] or list(batches)[-1:]
+    return [b for b in batches if b not in judge], judge
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One layer under repair. ``targets[b]``: parent's stream after the layer, kept channels, (batch, tokens, d)."""
+
+    pair: Pair
+    targets: list[torch.Tensor]
+    fit: list[int]
+    judge: list[int]
+
+    @classmethod
+    def of(cls, pair: Pair) -> Task:
+        fit, judge = split(pair.batches)
+        return cls(pair, [pair.run("parent", b)[..., pair.rows] for b in pair.batches], fit, judge)
+
+    def error(self) -> float:
+        """Relative error of the child's stream after the layer, on the judging batches."""
+        off = sum(float((self.pair.run("child", b) - self.targets[b]).double().square().sum()) for b in self.judge)
+        return off / max(sum(float(self.targets[b].double().square().sum()) for b in self.judge), 1e-30)
+
+
 @dataclass
 class LayerRepair:
     """Repairs layer after layer as :func:`secateur.prune.repair.pair.walk_pair` visits them.
 
-    ``methods``: any of "norm", "least-squares". ``damp``: ridge, relative to the Gram's mean diagonal. ``feedback``:
-    aim at the parent's stream, so that a layer also makes up for what earlier layers lost. ``changed``: on-disk names
-    and new tensors of the child.
+    ``methods``: any of :data:`METHODS`. ``damp``: ridge, relative to the Gram's mean diagonal. ``feedback``: aim at the
+    parent's stream where the linear's output enters it unchanged, so that a layer also makes up for what earlier layers
+    lost. ``changed``: on-disk names and new tensors of the child.
     """
 
     cut: Cut
-    methods: tuple[str, ...] = ("norm", "least-squares")
+    methods: tuple[str, ...] = METHODS
     damp: float = 1e-2
     feedback: bool = True
     log: list[Repair] = field(default_factory=list)
     changed: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def __call__(self, pair: Pair) -> None:
-        targets = [pair.run("parent", b)[..., pair.rows] for b in pair.batches]
-        judge = list(pair.batches)[3::4] or list(pair.batches)
-        fit = [b for b in pair.batches if b not in judge] or judge
-        error = self._error(pair, targets, judge)
+        task = Task.of(pair)
+        error = task.error()
         if "norm" in self.methods:
             for name, module in norms(pair.child):
-                apply = functools.partial(self._norm, pair, module, name, fit)
-                error = self._try(pair, (name, "norm factor"), apply, error, targets, judge)
+                error = self._try(task, name, "norm factor", functools.partial(self._norm, task, module, name), error)
         if "least-squares" in self.methods:
             for name, linear in writers(pair.child):
-                apply = functools.partial(self._ridge, pair, linear, name, targets, fit)
-                error = self._try(pair, (name, "least squares"), apply, error, targets, judge)
+                apply = functools.partial(self._ridge, task, linear, name)
+                error = self._try(task, name, "least squares", apply, error)
 
-    def _error(self, pair: Pair, targets: list[torch.Tensor], judge: list[int]) -> float:
-        """Relative error of the child's stream after the layer, on the judging batches."""
-        off = sum(float((pair.run("child", b) - targets[b]).double().square().sum()) for b in judge)
-        return off / max(sum(float(targets[b].double().square().sum()) for b in judge), 1e-30)
+    def _try(self, task: Task, name: str, method: str, apply: Callable[[], bool], error: float) -> float:
+        """Apply one repair, keep it if the judging batches agree; returns the error that holds now.
 
-    def _try(
-        self,
-        pair: Pair,
-        what: tuple[str, str],
-        apply: Callable[[], None],
-        error: float,
-        targets: list[torch.Tensor],
-        judge: list[int],
-    ) -> float:
-        """Apply one repair, keep it if the judging batches agree; returns the error that holds now."""
-        name, method = what
-        module = pair.child.module(name)
+        Judged as it will be stored: rounded to the dtype the tensor has on disk.
+        """
+        child = task.pair.child
+        module = child.module(name)
         assert module is not None
         saved = {k: p.detach().clone() for k, p in module.named_parameters(recurse=False)}
-        apply()
-        after = self._error(pair, targets, judge)
-        attempt = Repair(pair.child.index, name, method, error, after)
+        if not apply():
+            return error
+        prefix = child.anatomy.layer_prefix(child.index) + name.rpartition(".")[0]
+        stored = task.pair.child_stream.skeleton.source
+        for k, p in module.named_parameters(recurse=False):
+            p.data.copy_(p.data.to(DTYPES[stored.dtype(f"{prefix}.{k}")][0]))
+        attempt = Repair(child.index, name, method, error, task.error())
         self.log.append(attempt)
         if not attempt.applied:
             for k, old in saved.items():
                 getattr(module, k).data.copy_(old)
             return error
-        prefix = pair.child.anatomy.layer_prefix(pair.child.index) + name.rpartition(".")[0]
         for k, p in module.named_parameters(recurse=False):
             self.changed[f"{prefix}.{k}"] = p.detach().clone()
-        return after
+        return attempt.after
 
-    def _norm(self, pair: Pair, module: nn.Module, name: str, fit: list[int]) -> None:
+    def _norm(self, task: Task, module: nn.Module, name: str) -> bool:
         """Multiply the norm's effective weight by the scale that brings its output closest to the parent's."""
-        other = pair.parent.module(name)
+        pair = task.pair
+        other, kept = pair.parent.module(name), self._kept_channels(pair.parent, name)
         if other is None:
-            return
-        want, got = [], []
-        for b in fit:
-            with captured(other) as seen:
-                pair.run("parent", b)
-                want.append(seen["out"])
-            with captured(module) as seen:
-                pair.run("child", b)
-                got.append(seen["out"])
-        kept = self._kept_channels(pair.parent, name)
-        want = [w[..., kept] for w in want]
-        g = fitted_scale(torch.cat([w.reshape(-1) for w in want]), torch.cat([x.reshape(-1) for x in got]))
+            return False
+        want, got = self._outputs(pair, other, module, task.fit[0])
+        if want[..., kept].shape != got.shape:
+            return False  # a norm inside units of which some are gone (per-head q and k norms)
+        outputs = (self._outputs(pair, other, module, b) for b in task.fit)
+        g = fitted_scale((want[..., kept], got) for want, got in outputs)
         offset = 1.0 if _stored_minus_one(pair.child, name) else 0.0
         weight: torch.Tensor = module.weight  # type: ignore[assignment]
         weight.data.copy_((weight.data.double() + offset) * g - offset)
+        return True
+
+    @staticmethod
+    def _outputs(pair: Pair, parent: nn.Module, child: nn.Module, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a module of the parent and its twin in the child put out."""
+        with captured(parent) as want:
+            pair.run("parent", batch)
+        with captured(child) as got:
+            pair.run("child", batch)
+        return want["out"], got["out"]
 
     def _kept_channels(self, parent: Layer, name: str) -> torch.Tensor:
         """Channels of the parent's norm that the child still has, in the child's order."""
@@ -126,64 +156,96 @@ class LayerRepair:
         lookup = self.cut.keep.lookup(parent.index)
         return torch.from_numpy(flat_index(node, lookup, anatomy.sizes, anatomy.parents, {}))
 
-    def _ridge(self, pair: Pair, module: nn.Linear, name: str, targets: list[torch.Tensor], fit: list[int]) -> None:
-        """Least squares of the linear's output towards what the layer still lacks."""
+    def _ridge(self, task: Task, module: nn.Linear, name: str) -> bool:
+        """Least squares of the linear's output towards what the layer still lacks.
+
+        Where something lies between the output and the stream, the target is the output of the parent's twin.
+        """
+        pair = task.pair
+        gain = stream_gain(pair, module, task.fit[0]) if self.feedback else None
+        twin = pair.parent.module(name)
+        if gain is None and twin is None:
+            return False
         sums = Sums.zeros(module.in_features, module.out_features)
-        gain = self._gain(pair, module, fit[0])
-        for b in fit:
+        for b in task.fit:
             with captured(module) as seen:
                 out = pair.run("child", b)
-            if self.feedback and gain is not None:
+            if gain is not None:
                 # the layer adds gain * output to the stream: the output must grow by what the stream lacks
-                sums.add(seen["in"], seen["out"] + (targets[b] - out) / gain)
-            else:
-                sums.add(seen["in"], self._parent_output(pair, name, b))
+                sums.add(seen["in"], seen["out"] + (task.targets[b] - out) / gain)
+            elif twin is not None:
+                with captured(twin) as want:
+                    pair.run("parent", b)
+                sums.add(seen["in"], want["out"][..., pair.rows])
+        if not sums.finite:
+            return False
         weight, bias = solve(sums, module.weight.data, damp=self.damp, with_bias=module.bias is not None)
         module.weight.data.copy_(weight)
         if bias is not None:
             module.bias.data.copy_(bias)
+        return True
 
-    def _parent_output(self, pair: Pair, name: str, batch: int) -> torch.Tensor:
-        other = pair.parent.module(name)
-        assert other is not None
-        with captured(other) as seen:
-            pair.run("parent", batch)
-        return seen["out"][..., pair.rows]
 
-    def _gain(self, pair: Pair, module: nn.Linear, batch: int) -> float | None:
-        """d stream / d output of the linear, when it is one number (no norm or gate in between); found by a nudge."""
-        with captured(module) as seen:
-            plain = pair.run("child", batch)
-        step = 1e-2 * float(seen["out"].std())
-        handle = module.register_forward_hook(lambda m, args, out: out + step)
-        try:
-            moved = pair.run("child", batch) - plain
-        finally:
-            handle.remove()
-        last = moved[..., -1, :].double() / step  # causal layers downstream of the linear could mix earlier tokens
-        mean = float(last.mean())
-        return mean if abs(mean) > 1e-6 and float((last - mean).abs().max()) < 1e-2 * abs(mean) else None
+def stream_gain(pair: Pair, module: nn.Linear, batch: int) -> float | None:
+    """The number g by which a linear's output is multiplied when the layer adds it to the stream, None when it is not.
+
+    Found by nudging the output by noise of its own size, another number in every channel of every token: a norm, a
+    gate, another linear or a mixing of tokens on the way all give a response that is no multiple of the noise. A
+    sub-block that answers with less than a hundredth of it is taken for silence.
+    """
+    with captured(module) as seen:
+        plain = pair.run("child", batch)
+    noise = torch.randn(seen["out"].shape, generator=torch.Generator().manual_seed(batch))
+    noise = noise.to(seen["out"]) * seen["out"].std()
+    handle = module.register_forward_hook(lambda m, args, out: out + noise)
+    try:
+        moved = (pair.run("child", batch) - plain).double()
+    finally:
+        handle.remove()
+    energy = float(noise.double().square().sum())
+    if not energy or moved.shape != noise.shape:
+        return None
+    gain = float((moved * noise).sum()) / energy
+    rest = float((moved - gain * noise).square().sum())
+    return gain if gain and rest <= (1e-2 * gain) ** 2 * energy else None
 
 
 def writers(layer: Layer) -> Iterator[tuple[str, nn.Linear]]:
     """Linears whose output enters the residual stream, in the order of the layer's sub-blocks."""
-    for _, _, name, layout in layer.anatomy.layer_tensors(layer.index):
+    for name, layout in _own_tensors(layer):
         module = layer.module(name)
         if (
             name.endswith(".weight")
             and len(layout.dims) == 2
             and layout.dims[0] == lo.Axis("d")
             and isinstance(module, nn.Linear)
+            and _same_names(layer, name, module)
         ):
             yield name, module
 
 
 def norms(layer: Layer) -> Iterator[tuple[str, nn.Module]]:
     """Norms with a weight, in order."""
-    for _, _, name, layout in layer.anatomy.layer_tensors(layer.index):
+    for name, layout in _own_tensors(layer):
         module = layer.module(name)
-        if module is not None and lo.norm_extent(layout, layer.anatomy.sizes) is not None:
+        if module is None or lo.norm_extent(layout, layer.anatomy.sizes) is None:
+            continue
+        if hasattr(module, "weight") and _same_names(layer, name, module):
             yield name, module
+
+
+def _own_tensors(layer: Layer) -> Iterator[tuple[str, lo.Layout]]:
+    """A layer's tensors but those of a block it shares: other layers would see them change."""
+    shared = layer.anatomy.family.shared
+    for _, _, name, layout in layer.anatomy.layer_tensors(layer.index):
+        if shared is None or not name.startswith(shared.prefix):
+            yield name, layout
+
+
+def _same_names(layer: Layer, name: str, module: nn.Module) -> bool:
+    """Whether the parameters of a module have the names they have on disk (transformers renames some)."""
+    prefix = layer.anatomy.layer_prefix(layer.index) + name.rpartition(".")[0]
+    return all(f"{prefix}.{k}" in layer.anatomy.tensors for k, _ in module.named_parameters(recurse=False))
 
 
 def _stored_minus_one(layer: Layer, name: str) -> bool:

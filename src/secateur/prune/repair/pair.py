@@ -31,10 +31,6 @@ class Pair:
         stream, layer = (self.parent_stream, self.parent) if side == "parent" else (self.child_stream, self.child)
         return stream.calls.run(layer.block, layer.index, batch, stream.hidden[batch])
 
-    def gap(self, batch: int) -> torch.Tensor:
-        """What the child's stream lacks before this layer: parent (kept channels) minus child."""
-        return self.parent_stream.hidden[batch][..., self.rows] - self.child_stream.hidden[batch]
-
     @property
     def batches(self) -> range:
         return range(len(self.child_stream.hidden))

@@ -7,11 +7,14 @@ Glossary: ``X`` (tokens, inputs) what a linear of the child reads, ``Y`` (tokens
        = W0 + (Y^T X - W0 X^T X) (X^T X + lam I)^-1,       lam = damp * mean(diag(X^T X))
 
 With a bias, X and Y are centred first and b = mean(Y) - W mean(X): the bias takes up the mean error exactly (FLAP's
-bias compensation, arXiv 2312.11983, is the special case W = W0). Sums are float64; the factorisation is float64.
+bias compensation, arXiv 2312.11983, is the special case W = W0). Products are taken in float32, or in float64 where
+the activations are; sums and the factorisation are float64.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -40,13 +43,19 @@ class Sums:
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Add tokens: ``x`` (..., inputs), ``y`` (..., outputs)."""
-        x2, y2 = x.reshape(-1, x.shape[-1]).float(), y.reshape(-1, y.shape[-1]).float()
+        wide = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+        x2, y2 = x.reshape(-1, x.shape[-1]).to(wide), y.reshape(-1, y.shape[-1]).to(wide)
         self.gram += (x2.T @ x2).double()
         self.cross += (y2.T @ x2).double()
         self.x += x2.sum(0, dtype=torch.float64)
         self.y += y2.sum(0, dtype=torch.float64)
         self.yy += float(y2.double().square().sum())
         self.count += x2.shape[0]
+
+    @property
+    def finite(self) -> bool:
+        """False when an activation overflowed: nothing can be fitted to that."""
+        return math.isfinite(self.yy) and bool(torch.isfinite(self.gram).all())
 
     def error(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> float:
         """sum over tokens of || y - W x - b ||^2, from the sums alone."""
@@ -61,23 +70,42 @@ class Sums:
 def solve(
     sums: Sums, weight: torch.Tensor, *, damp: float = 1e-2, with_bias: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(W*, b* or None), float64. ``damp`` scales the ridge with the mean of the Gram's diagonal."""
+    """(W*, b* or None), float64. ``damp`` scales the ridge with the mean of the Gram's diagonal.
+
+    With ``damp`` 0 the solution nearest to ``weight``: directions of the input that no token took keep their weights.
+    """
     w0 = weight.double()
     gram, cross = sums.gram, sums.cross
     if with_bias and sums.count:
         gram = gram - torch.outer(sums.x, sums.x) / sums.count
         cross = cross - torch.outer(sums.y, sums.x) / sums.count
-    lam = damp * float(gram.diagonal().mean())
-    system = gram + max(lam, 1e-30) * torch.eye(gram.shape[0], dtype=torch.float64)
-    factor = torch.linalg.cholesky(system)
-    step = torch.cholesky_solve((cross - w0 @ gram).T, factor).T
-    w = w0 + step
+    w = w0 + _divided(cross - w0 @ gram, gram, damp * float(gram.diagonal().mean()))
     bias = (sums.y - w @ sums.x) / max(1, sums.count) if with_bias else None
     return w, bias
 
 
-def fitted_scale(want: torch.Tensor, got: torch.Tensor) -> float:
-    """The scalar g least squares prefers in ``want ~ g * got``: <want, got> / <got, got>."""
-    a, b = want.double().reshape(-1), got.double().reshape(-1)
-    norm = float(b @ b)
-    return float(a @ b) / norm if norm > 0 else 1.0
+def _divided(rest: torch.Tensor, gram: torch.Tensor, ridge: float) -> torch.Tensor:
+    """``rest (gram + ridge I)^-1``, of the shape of ``rest``; the pseudo-inverse where nothing can be factorised."""
+    precision = gram.shape[0] * torch.finfo(gram.dtype).eps
+    if ridge > precision * float(gram.diagonal().max()):
+        system = gram + ridge * torch.eye(gram.shape[0], dtype=gram.dtype)
+        factor, failed = torch.linalg.cholesky_ex(system)
+        if not int(failed):
+            solved: torch.Tensor = torch.cholesky_solve(rest.T, factor).T
+            return solved
+    values, vectors = torch.linalg.eigh(gram)
+    top = float(values[-1])
+    kept = values > precision * max(top, 0.0)
+    inverse = torch.where(kept, 1 / (values.clamp(min=0) + ridge), 0.0)
+    divided: torch.Tensor = ((rest @ vectors) * inverse) @ vectors.T
+    return divided
+
+
+def fitted_scale(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    """The scalar g least squares prefers in ``want ~ g * got`` over all (want, got): <want, got> / <got, got>."""
+    dot = norm = 0.0
+    for want, got in pairs:
+        b = got.double()
+        dot += float((want.double() * b).sum())
+        norm += float(b.square().sum())
+    return dot / norm if norm > 0 else 1.0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from secateur.errors import UsageError
 from secateur.model import Model, open_model
 from secateur.prune.provenance import FILE, versions
 from secateur.prune.recorded import read_record, recorded_cut
-from secateur.prune.repair.layer import LayerRepair, Repair
+from secateur.prune.repair.layer import METHODS, LayerRepair, Repair
 from secateur.prune.repair.pair import walk_pair
 
 Progress = Callable[[int, int], None]
@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 class RepairSettings:
     """See :class:`LayerRepair`. ``batch``: windows at a time."""
 
-    methods: tuple[str, ...] = ("norm", "least-squares")
+    methods: tuple[str, ...] = METHODS
     damp: float = 1e-2
     feedback: bool = True
     batch: int = 4
@@ -45,7 +45,8 @@ def repair(
     """Repair ``child`` on calibration ``windows`` of parent token ids, (samples, tokens), and write it to ``out``.
 
     Returns the repaired child and every attempt. Memory: one layer of each model, the hidden states of all windows.
-    Raises UsageError when the child does not come from this parent, or there are fewer than two batches.
+    Raises UsageError when the child does not come from this parent, or there are fewer than two batches, and whatever
+    :func:`publish` has against ``out``, before any text is read.
     """
     settings = settings or RepairSettings()
     cut = recorded_cut(parent, child)
@@ -57,8 +58,10 @@ def repair(
             "repair compares residual streams, and --norm eps-exact rescales the child's",
             hint="cut with --norm auto to repair",
         )
-    walk_pair(parent, child, cut.layers, rows, batches, work, progress=progress)
-    _write(child, work, out, {"windows": list(windows.shape), **(about or {}), "damp": settings.damp})
+    require_space(out, child.weights.total_bytes)
+    with publish(out) as staging:
+        walk_pair(parent, child, cut.layers, rows, batches, work, progress=progress)
+        _write(child, work, staging, {"windows": list(windows.shape), **(about or {}), **asdict(settings)})
     return open_model(out), work.log
 
 
@@ -79,13 +82,9 @@ def _batches(
     return [(chosen[i : i + size], child_ids[i : i + size]) for i in range(0, len(chosen), size)]
 
 
-def _write(child: Model, work: LayerRepair, out: Path, about: Mapping[str, Any]) -> None:
+def _write(child: Model, work: LayerRepair, folder: Path, about: Mapping[str, Any]) -> None:
     """The child with changed tensors, in its own dtypes; secateur.json gains the step."""
-    store = child.weights
-    unknown = [n for n in work.changed if n not in store.tensors]
-    if unknown:
-        raise UsageError(f"repaired {unknown[0]!r}, which is stored under another name; this family cannot be repaired")
-    specs = [TensorSpec(n, i.dtype, i.shape) for n, i in store.tensors.items()]
+    specs = [TensorSpec(n, i.dtype, i.shape) for n, i in child.weights.tensors.items()]
 
     def produce(spec: TensorSpec) -> torch.Tensor:
         if spec.name in work.changed:
@@ -93,15 +92,14 @@ def _write(child: Model, work: LayerRepair, out: Path, about: Mapping[str, Any])
         return child.read(spec.name)
 
     entry = read_record(child)
+    entry.setdefault("history", []).append(entry.get("step", "prune"))
     entry["step"] = "repair"
-    entry.setdefault("history", []).append("prune")
-    entry["repair"] = {**about, "versions": versions(), "attempts": [_said(r) for r in work.log]}
-    require_space(out, store.total_bytes)
-    with publish(out) as staging:
-        write_tensors(staging, specs, produce)
-        write_json(staging / "config.json", child.raw)
-        copy_passengers(child.folder, staging, list_passengers(child.folder))
-        write_json(staging / FILE, entry)
+    done = {"versions": versions(), "tensors": sorted(work.changed), "attempts": [_said(r) for r in work.log]}
+    entry["repair"] = {**about, **done}
+    write_tensors(folder, specs, produce)
+    write_json(folder / "config.json", child.raw)
+    copy_passengers(child.folder, folder, list_passengers(child.folder))
+    write_json(folder / FILE, entry)
 
 
 def _said(r: Repair) -> dict[str, Any]:
@@ -113,12 +111,3 @@ def _said(r: Repair) -> dict[str, Any]:
         "after": r.after,
         "applied": r.applied,
     }
-
-
-def bought(log: Sequence[Repair]) -> dict[str, tuple[int, int]]:
-    """Method -> (attempts applied, attempts made)."""
-    out: dict[str, tuple[int, int]] = {}
-    for r in log:
-        applied, made = out.get(r.method, (0, 0))
-        out[r.method] = applied + r.applied, made + 1
-    return out
