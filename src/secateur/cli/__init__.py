@@ -35,9 +35,7 @@ def run(argv: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     try:
         app(args=list(argv), standalone_mode=True)
-    except (
-        SystemExit
-    ) as e:  # the parser's own way to end: 0 done, 2 wrong usage, 1 where a verb says so, 130 for Ctrl-C
+    except SystemExit as e:  # 0 done, 1 where a verb says so, 2 wrong usage, 130 for Ctrl-C
         if e.code == INTERRUPTED:
             err.print("interrupted; nothing was left half-written")
         return e.code if isinstance(e.code, int) else 2

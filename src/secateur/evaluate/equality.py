@@ -107,7 +107,7 @@ def load_strict(folder: Path, overrides: Mapping[str, Any] | None = None) -> Any
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()), _blamed(folder):
             model, info = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True, **(overrides or {})
             )
@@ -118,6 +118,16 @@ def load_strict(folder: Path, overrides: Mapping[str, Any] | None = None) -> Any
     if problems:
         raise CheckpointError(f"{folder}: transformers does not load it strictly: {problems}")
     return model.eval()
+
+
+@contextlib.contextmanager
+def _blamed(folder: Path) -> Iterator[None]:
+    """transformers meets a config it cannot run with every kind of exception; all mean the same to the user."""
+    try:
+        yield
+    except Exception as e:
+        reason = " ".join(str(e).split())[:400]
+        raise CheckpointError(f"{folder}: transformers cannot run it: {type(e).__name__}: {reason}") from e
 
 
 @contextlib.contextmanager
@@ -138,7 +148,7 @@ def _eps(model: Any, value: float | None) -> Iterator[None]:
 
 def _logits(folder: Path, ids: torch.Tensor, eps: float | None) -> torch.Tensor:
     model = load_strict(folder, _ANY_WIDTH)
-    with _eps(model, eps):
+    with _blamed(folder), _eps(model, eps):
         return _forward(model, ids)
 
 

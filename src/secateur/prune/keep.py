@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +12,8 @@ import numpy as np
 from secateur.anatomy.anatomy import Anatomy, Scope
 from secateur.errors import UsageError
 from secateur.prune.select import Index, Lookup
+
+_RANGES = re.compile(r"(\d{1,12}(-\d{1,12})?(,\d{1,12}(-\d{1,12})?)*)?", re.ASCII)
 
 
 class KeepSets:
@@ -89,8 +93,11 @@ class KeepSets:
         for axis, scopes in data.items():
             if axis not in anatomy.parents:
                 raise UsageError(f"kept units name axis {axis!r}, which this model does not have")
+            if not isinstance(scopes, Mapping) or not scopes.keys() <= {*anatomy.scopes[axis]}:
+                raise UsageError(f"kept units of axis {axis!r} are not listed by the scopes {anatomy.scopes[axis]}")
+            lead = tuple(anatomy.sizes[p] for p in anatomy.parents[axis])
             for scope, ranges in scopes.items():
-                keep.set(axis, scope, _parse_ranges(ranges))
+                keep.set(axis, scope, _parse_ranges(ranges, lead, anatomy.sizes[axis]))
         return keep
 
 
@@ -103,11 +110,21 @@ def _ranges(array: Index) -> Any:
     return ",".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
 
 
-def _parse_ranges(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_parse_ranges(v) for v in value]
+def _parse_ranges(value: Any, lead: tuple[int, ...], size: int) -> Index:
+    """Nested lists of shape ``lead`` of ranges below ``size``."""
+    if lead:
+        if not isinstance(value, list) or len(value) != lead[0]:
+            raise UsageError(f"kept units: expected a list of {lead[0]}, one for each enclosing unit")
+        inner = [_parse_ranges(v, lead[1:], size) for v in value]
+        if len({v.shape for v in inner}) > 1:
+            raise UsageError("kept units: enclosing units keep different numbers")
+        return np.stack(inner) if inner else np.empty((*lead, 0), dtype=np.int64)
+    if not isinstance(value, str) or not _RANGES.fullmatch(value):
+        raise UsageError(f"kept units: {reprlib.repr(value)} is no list of ranges; expected '0-3,7'")
     out: list[int] = []
-    for run in filter(None, str(value).split(",")):
+    for run in filter(None, value.split(",")):
         first, _, last = run.partition("-")
+        if max(int(first), int(last or first)) >= size:
+            raise UsageError(f"kept units: {run} is outside 0..{size - 1}")
         out.extend(range(int(first), int(last or first) + 1))
-    return out
+    return np.asarray(out, dtype=np.int64)
