@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -55,7 +56,7 @@ MEMORY_TARGET, TIME_TARGET = 2 << 30, 1.5
 CHUNK = 16 << 20
 
 
-def make_parent(folder: Path, scale: float) -> Anatomy:
+def make_parent(folder: Path, scale: float) -> None:
     """Random bf16 weights with standard deviation 0.02, drawn from one pool of normals at changing offsets."""
     config = dict(CONFIG)
     layers = max(2, round(len(PATTERN) * scale))
@@ -80,7 +81,6 @@ def make_parent(folder: Path, scale: float) -> Anatomy:
     specs = [TensorSpec(d.name, "BF16", lo.shape(d.layout, anatomy.sizes)) for d in anatomy.tensors.values()]
     write_tensors(folder, specs, produce, shard_bytes=5 * 10**9)
     write_json(folder / "config.json", config)
-    return anatomy
 
 
 def forget(folder: Path) -> None:
@@ -142,7 +142,13 @@ def main() -> int:
     args = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="stream-cut-", dir=args.folder))
     try:
-        anatomy = make_parent(work / "parent", args.scale)
+        # in a process of its own: a child's peak memory starts from that of the process that starts it
+        maker = multiprocessing.get_context("spawn").Process(target=make_parent, args=(work / "parent", args.scale))
+        maker.start()
+        maker.join()
+        if maker.exitcode:
+            raise SystemExit("the parent could not be made")
+        anatomy = Anatomy(json.loads((work / "parent" / "config.json").read_text()))
         parent_bytes = sum(p.stat().st_size for p in (work / "parent").glob("*.safetensors"))
         rows, peak, child_bytes = [], 0, 0
         for pair in range(args.pairs + 1):  # the first pair warms up and tells the child's size
