@@ -8,7 +8,8 @@ Makes about 16 GB of random bf16 weights shard by shard (removed afterwards), th
 * cut: `secateur prune` in a process of its own, with hashes of the parent, the audit and the atomic publish.
 
 The files' pages are dropped from the cache before each run, so both read the disk. Prints a markdown table with wall
-times, their ratio per pair and the peak resident memory of the cut. Exit code 1 if memory or the median ratio miss their target.
+times, their ratio per pair and the peak resident memory of the cut. Exit code 1 if memory or the median ratio miss
+their target.
 """
 
 from __future__ import annotations
