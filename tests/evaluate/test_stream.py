@@ -21,27 +21,34 @@ def build(model_type: str, **fields: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", sorted(name for name in ROWS if "@" not in name))
-def test_slices_are_the_models_logits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slices_are_the_models_logits(name: str) -> None:
     row = ROWS[name]
     model = build(name, **row.config)
-    monkeypatch.setattr(module, "SLICE_ENTRIES", 2 * 97 * 3)
     ids = torch.randint(3, 97, (2, 10), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         want = model(ids, use_cache=False).logits
-        parts = list(logit_slices(model, ids, start=4))
+        parts = list(logit_slices(model, ids, start=4, width=3))
     assert torch.cat(parts, 1).shape == want[:, 4:].shape
     torch.testing.assert_close(torch.cat(parts, 1), want[:, 4:], rtol=1e-4, atol=1e-5)
     assert "forward" not in vars(model.base_model)
 
 
-def test_the_head_runs_on_slices_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_head_runs_on_slices_only() -> None:
     model = build("llama", hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2)
     widths: list[int] = []
     model.lm_head.register_forward_hook(lambda m, a, out: widths.append(out.shape[1]))
-    monkeypatch.setattr(module, "SLICE_ENTRIES", 2 * 97 * 4)
     with torch.no_grad():
-        list(logit_slices(model, torch.zeros(2, 10, dtype=torch.long)))
+        list(logit_slices(model, torch.zeros(2, 10, dtype=torch.long), 0, 4))
     assert widths == [4, 4, 2]
+
+
+def test_readers_with_different_vocabularies_stay_in_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2)
+    large, small = build("llama", **fields), build("llama", vocab_size=31, **fields)
+    monkeypatch.setattr(module, "SLICE_ENTRIES", 97 * 3)
+    window = Window(torch.arange(10), torch.arange(1, 11), 0)
+    parts = list(stream([Reader(large, torch.arange(31)), Reader(small)], [window]))
+    assert [[x.shape[1:] for x in p.logits] for p in parts] == [[(n, 31), (n, 31)] for n in (3, 3, 3, 1)]
 
 
 def test_padding_and_context_are_not_scored() -> None:

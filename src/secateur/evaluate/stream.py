@@ -32,10 +32,15 @@ class Reader:
     model: Any
     rows: torch.Tensor | None = None
 
-    def slices(self, ids: torch.Tensor, start: int = 0) -> Iterator[torch.Tensor]:
-        """Logits (batch, slice, vocabulary) float32 for positions from ``start`` on; ids (batch, time)."""
+    @property
+    def vocabulary(self) -> int:
+        """Entries of one position's logits."""
+        return int(self.model.config.get_text_config().vocab_size)
+
+    def slices(self, ids: torch.Tensor, start: int, width: int) -> Iterator[torch.Tensor]:
+        """Logits (batch, at most width, vocabulary) float32 for positions from ``start`` on; ids (batch, time)."""
         own = ids if self.rows is None else self.rows[ids]
-        for logits in logit_slices(self.model, own.to(self.model.device), start):
+        for logits in logit_slices(self.model, own.to(self.model.device), start, width):
             yield logits if self.rows is None else logits.log_softmax(-1)[..., self.rows.to(logits.device)]
 
 
@@ -54,13 +59,15 @@ def stream(
 ) -> Iterator[Slice]:
     """All slices of all windows; the logits of one slice are gone when the next is asked for."""
     total, done = sum(len(w.inputs) for w in windows), 0
+    largest = max(r.vocabulary for r in readers)
     for at in range(0, len(windows), batch):
         part = windows[at : at + batch]
         ids, targets = _padded([w.inputs for w in part], 0), _padded([w.targets for w in part], IGNORE)
         sources = torch.tensor([w.source for w in part])
         # sliding windows: the columns before the first target are context for all of the batch
         start = position = int((targets != IGNORE).any(0).int().argmax())
-        for logits in zip(*(r.slices(ids, start) for r in readers), strict=True):
+        width = max(1, SLICE_ENTRIES // (len(part) * largest))
+        for logits in zip(*(r.slices(ids, start, width) for r in readers), strict=True):
             n = logits[0].shape[1]
             yield Slice(targets[:, position : position + n].to(logits[0].device), sources, logits)
             position += n
@@ -74,19 +81,15 @@ def _padded(rows: Sequence[torch.Tensor], value: int) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)
 
 
-def logit_slices(model: Any, ids: torch.Tensor, start: int = 0) -> Iterator[torch.Tensor]:
-    """Logits (batch, slice, vocabulary) float32 of positions ``start``.. in order; ids (batch, time).
+def logit_slices(model: Any, ids: torch.Tensor, start: int, width: int) -> Iterator[torch.Tensor]:
+    """Logits (batch, at most width, vocabulary) float32 of positions ``start``.. in order; ids (batch, time).
 
     Models whose causal forward does not go through ``base_model`` are run whole.
     """
     base = model.base_model
-    width = max(1, SLICE_ENTRIES // (ids.shape[0] * model.config.get_text_config().vocab_size))
-    if base is model:
-        yield from model(ids, use_cache=False).logits.split(width, 1)
-        return
-    hidden = base(ids, use_cache=False)[0]
+    hidden = None if base is model else base(ids, use_cache=False)[0]
     for at in range(start, ids.shape[1], width):
-        logits = _head(model, base, ids[:, at : at + width], hidden[:, at : at + width])
+        logits = None if hidden is None else _head(model, base, ids[:, at : at + width], hidden[:, at : at + width])
         if logits is None:
             yield from (part.float() for part in model(ids, use_cache=False).logits[:, start:].split(width, 1))
             return
