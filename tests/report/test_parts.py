@@ -98,6 +98,16 @@ def test_shape_shows_what_changed(tmp_path: Path) -> None:
     assert shape["same"] == ["vocab (4,096)", "layers (11)"]
 
 
+def test_a_trimmed_child_has_no_loss_to_subtract(tmp_path: Path) -> None:
+    trimmed = entry("trim", 0.9, 3.1, shape={"vocab": 3072})
+    trimmed["agreement"] |= {"trimmed": True, "outside_mass": 0.044}
+    shown = view(collect(saved(tmp_path, document(entry("parent", 1.0, 3.0, role="parent"), trimmed))))
+    cells = dict(zip([label for label, _ in shown["columns"]], shown["rows"][1]["cells"], strict=True))
+    assert cells["loss"] == ("3.100", "own tokens")
+    assert cells["KL"][1] == "4.4% outside"
+    assert cells["bits per byte"][1].startswith("+")
+
+
 def test_a_lone_child_is_compared_with_its_record(tmp_path: Path) -> None:
     shown = view(collect(saved(tmp_path, document(entry("healed", 0.5, 3.3, role="model", record=record())))))
     assert [(r["axis"], r["before"]) for r in shown["shape"]["changed"]] == [("hidden", 192)]

@@ -101,12 +101,14 @@ def _change(m: Entry, parent: Entry | None, key: str) -> tuple[str, str]:
     value = m["text"]["total"][key]
     if parent is None or m is parent:
         return words.number(value), ""
+    if key == "loss" and m["shape"].get("vocab") != parent["shape"].get("vocab"):
+        return words.number(value), "own tokens"
     return words.number(value), words.signed(_difference(value, parent["text"]["total"][key]))
 
 
 def _trimmed(m: Entry) -> str:
     agreement = m["agreement"] or {}
-    return f"on kept tokens; {words.percent(agreement['outside_mass'], 1)} outside" if agreement.get("trimmed") else ""
+    return f"{words.percent(agreement['outside_mass'], 1)} outside" if agreement.get("trimmed") else ""
 
 
 def _speed(m: Entry, rate: str, ratio: str, show: Any) -> tuple[str, str]:
