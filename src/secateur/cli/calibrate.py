@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,7 +14,9 @@ HELP = """Stream text through a model block by block and keep channel statistics
 
 Example:
 
-    secateur calibrate ./checkpoint --text books/ --samples 128 --length 512 --out stats.safetensors"""
+    secateur calibrate ./checkpoint --text books/ --samples 128 --length 512 --out stats.safetensors
+
+    torchrun --nproc-per-node 2 -m secateur calibrate ./checkpoint --text books/ --out stats.safetensors"""
 
 
 def run(
@@ -27,16 +29,26 @@ def run(
     seed: Annotated[int, typer.Option(min=0, help="which windows are drawn")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="in what to compute")] = "float32",
+    gradients: Annotated[
+        bool, typer.Option("--gradients", help="also for --score taylor; the whole model and its gradients in memory")
+    ] = False,
+    skip_layers: Annotated[
+        Literal["no", "one-shot", "iterative"],
+        typer.Option(help="also measure the model without each layer (--layer-score depth-kl); whole model in memory"),
+    ] = "no",
     journal: Annotated[Path | None, typer.Option(help="folder from which an interrupted run resumes")] = None,
     revision: Annotated[str | None, typer.Option(help="hub revision")] = None,
 ) -> None:
     import torch
 
+    from secateur.calibrate.ranks import joined
     from secateur.calibrate.stats import calibrate
     from secateur.data import check_vocabulary, load_tokenizer, pack, read_texts
+    from secateur.importance import depth, experts, taylor
     from secateur.model import open_model
+    from secateur.prune.choose import can_keep
 
-    with open_model(model, revision=revision) as opened:
+    with joined(device), open_model(model, revision=revision) as opened:
         tokenizer = load_tokenizer(opened.folder)
         check_vocabulary(tokenizer, opened.anatomy.sizes["v"])
         windows = pack(tokenizer, read_texts(text), length=length, samples=samples, seed=seed)
@@ -52,5 +64,15 @@ def run(
                 journal=journal,
                 progress=progress,
             )
-    stats.save(save)
+        on: dict[str, Any] = {"batch": batch, "dtype": getattr(torch, dtype), "device": device}
+        if gradients:
+            with step_progress("gradients") as progress:
+                stats = stats.adding(taylor.measure(opened, windows, progress=progress, **on))
+        if skip_layers != "no":
+            on |= {"iterative": skip_layers == "iterative", "allowed": lambda kept: can_keep(opened, kept)}
+            with step_progress("skipping layers") as progress:
+                stats = stats.adding(depth.measure(opened, windows, progress=progress, **on))
+        stats.save(save)
     out.print(f"wrote {save}: {len(stats.tensors)} statistics over {stats.tokens:,} tokens", soft_wrap=True)
+    for layer, few in experts.starved(stats).items():
+        out.print(f"[yellow]layer {layer}:[/] experts {few} got too few tokens to be scored fairly", soft_wrap=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -13,6 +14,7 @@ from secateur.cli.common import human_bytes, human_count, out, parse_indices, pa
 from secateur.errors import UsageError
 
 if TYPE_CHECKING:
+    from secateur.calibrate.stats import Stats
     from secateur.model import Model
     from secateur.prune.plan import Plan
 
@@ -25,13 +27,22 @@ Examples:
 
     secateur plan ./config.json --bytes 8GB --keep ssm_state=128 --out plan.json
 
-    secateur plan ./checkpoint --keep hidden=3072,ffn=12288,ssm_heads=112 --drop-layers 20-23"""
+    secateur plan ./checkpoint --keep hidden=3072,ffn=12288,ssm_heads=112 --drop-layers 20-23
+
+    secateur plan ./checkpoint --params 60% --stats stats.safetensors --keep layers=40 --layer-score depth-kl"""
 
 ModelArgument = Annotated[str, typer.Argument(help="checkpoint folder, config.json, or hub id")]
 Params = Annotated[str | None, typer.Option(help="parameters to stay within: 60%, 4B, 350M")]
 Bytes = Annotated[str | None, typer.Option(help="tensor bytes to stay within: 60%, 8GB, 8GiB")]
 Keep = Annotated[str | None, typer.Option(help="sizes that are given: hidden=3072,ffn=12288,layers=20")]
 Drop = Annotated[str | None, typer.Option("--drop-layers", help="layers to drop: 3,7-9")]
+Statistics = Annotated[
+    Path | None, typer.Option("--stats", help="statistics by `secateur calibrate`: sizes follow importance")
+]
+LayerScore = Annotated[
+    str | None,
+    typer.Option(help="which of layers=N stay: with --stats block-influence, depth-kl, depth-ppl, ...-iterative"),
+]
 Revision = Annotated[str | None, typer.Option(help="hub revision")]
 
 
@@ -41,6 +52,8 @@ def run(
     bytes: Bytes = None,
     keep: Keep = None,
     drop_layers: Drop = None,
+    stats: Statistics = None,
+    layer_score: LayerScore = None,
     save: Annotated[Path | None, typer.Option("--out", help="write the plan to this file")] = None,
     json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
     revision: Revision = None,
@@ -48,7 +61,8 @@ def run(
     from secateur.model import open_model
 
     with open_model(model, revision=revision) as opened:
-        made = from_options(opened, params, bytes, keep, drop_layers)
+        measured = read_stats(stats, opened)
+        made = from_options(opened, params, bytes, keep, drop_layers, measured, layer_score)
         if save is not None:
             made.save(save)
         if json:
@@ -63,7 +77,24 @@ def run(
             )
 
 
-def from_options(model: Model, params: str | None, bytes_: str | None, keep: str | None, drop: str | None) -> Plan:
+def read_stats(path: Path | None, model: Model) -> Stats | None:
+    """The statistics that ``--stats`` names."""
+    if path is None:
+        return None
+    from secateur.calibrate.stats import load_stats
+
+    return load_stats(path, model)
+
+
+def from_options(
+    model: Model,
+    params: str | None,
+    bytes_: str | None,
+    keep: str | None,
+    drop: str | None,
+    stats: Stats | None = None,
+    layer_score: str | None = None,
+) -> Plan:
     """The plan that the shared options describe."""
     from secateur.prune.plan import make_plan
 
@@ -85,7 +116,15 @@ def from_options(model: Model, params: str | None, bytes_: str | None, keep: str
         layers = [i for i in range(model.anatomy.n_layers) if i not in gone]
         if not layers:
             raise UsageError("--drop-layers names every layer; keep at least one")
-    return make_plan(model, params=params, bytes_=bytes_, keep=wanted, layers=layers)
+    return make_plan(
+        model,
+        params=params,
+        bytes_=bytes_,
+        keep=wanted,
+        layers=layers,
+        stats=stats,
+        layer_score=layer_score or "block-influence",
+    )
 
 
 def print_plan(model: Model, plan: Plan) -> None:
@@ -108,5 +147,21 @@ def print_plan(model: Model, plan: Plan) -> None:
     ):
         table.add_row(label, show(a), show(b), f"{b / a:.1%}" if a else "-")
     out.print(table)
+    if plan.importance is not None:
+        _print_curves(plan.importance)
     for note in plan.notes:
         out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+
+
+def _print_curves(importance: Mapping[str, Any]) -> None:
+    """What the sizes were read from: the share of an axis' importance that a size keeps."""
+    shares = {"7/8": 0.875, "3/4": 0.75, "1/2": 0.5, "1/4": 0.25}
+    table = Table("importance kept", "as chosen", *(f"at {name}" for name in shares), box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for curve in importance["cumulative"]:
+        sizes, kept = curve["sizes"], curve["kept"]
+        below = [[k for s, k in zip(sizes, kept, strict=True) if s <= share * sizes[-1]] for share in shares.values()]
+        chosen = f"{curve['chosen']}: {kept[sizes.index(curve['chosen'])]:.1%}"
+        table.add_row(curve["axis"], chosen, *(f"{k[-1]:.1%}" if k else "-" for k in below))
+    out.print(table)

@@ -9,7 +9,19 @@ import typer
 from rich.markup import escape
 
 from secateur.cli.common import byte_progress, human_bytes, human_count, out, parse_size
-from secateur.cli.plan import Bytes, Drop, Keep, ModelArgument, Params, Revision, from_options, print_plan
+from secateur.cli.plan import (
+    Bytes,
+    Drop,
+    Keep,
+    LayerScore,
+    ModelArgument,
+    Params,
+    Revision,
+    Statistics,
+    from_options,
+    print_plan,
+    read_stats,
+)
 from secateur.errors import UsageError
 
 NAME = "prune"
@@ -20,6 +32,8 @@ Examples:
     secateur prune ./checkpoint --keep hidden=3072,ffn=12288,ssm_heads=112 --out ./child
 
     secateur prune ./checkpoint --plan plan.json --score random --seed 1 --out ./child
+
+    secateur prune ./checkpoint --params 60% --stats stats.safetensors --out ./child
 
     secateur prune ./checkpoint --keep ffn=8192 --mask --out ./masked-twin"""
 
@@ -32,10 +46,15 @@ def run(
     keep: Keep = None,
     drop_layers: Drop = None,
     plan: Annotated[Path | None, typer.Option(help="a plan written by `secateur plan --out`")] = None,
+    stats: Statistics = None,
     score: Annotated[
-        str, typer.Option(help="which units stay: magnitude, random, first; with --stats: activation, flap")
-    ] = "magnitude",
-    stats: Annotated[Path | None, typer.Option(help="statistics written by `secateur calibrate`")] = None,
+        str | None,
+        typer.Option(
+            help="which units stay: magnitude, random, first; with --stats activation, balanced, flap, taylor",
+            show_default="activation with --stats, else magnitude",
+        ),
+    ] = None,
+    layer_score: LayerScore = None,
     seed: Annotated[int, typer.Option(min=0, help="seed of random choices")] = 0,
     norm: Annotated[
         Literal["auto", "eps-exact", "none"], typer.Option(help="how norm weights make up for the cut")
@@ -48,12 +67,12 @@ def run(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing checkpoint at --out")] = False,
     revision: Revision = None,
 ) -> None:
-    from secateur.calibrate.stats import load_stats
     from secateur.model import open_model
     from secateur.prune.plan import load_plan
     from secateur.prune.run import Settings, prune
 
     with open_model(model, revision=revision) as parent:
+        measured = read_stats(stats, parent)
         if plan is not None:
             if params or bytes or keep or drop_layers:
                 raise UsageError(
@@ -61,11 +80,11 @@ def run(
                 )
             made = load_plan(plan, parent)
         else:
-            made = from_options(parent, params, bytes, keep, drop_layers)
+            made = from_options(parent, params, bytes, keep, drop_layers, measured, layer_score)
         print_plan(parent, made)
-        settings = Settings(score, seed, norm, mask, parse_size(shard_size), overwrite)
+        score = score or ("magnitude" if measured is None else "activation")
+        settings = Settings(score, seed, norm, mask, parse_size(shard_size), overwrite, layer_score or "")
         with byte_progress("writing") as progress:
-            measured = load_stats(stats, parent) if stats is not None else None
             child = prune(parent, made, save, settings, stats=measured, texts=_texts(text), progress=progress)
         print_result(save, child.anatomy.count(), child.weights.total_bytes)
 

@@ -14,16 +14,16 @@ import torch
 from secateur.anatomy import layout as lo
 from secateur.calibrate.stats import Stats
 from secateur.errors import InexpressibleError, UsageError
-from secateur.importance import CRITERIA, MEASURED, changed_axes, keep_best
+from secateur.importance import CRITERIA, MEASURED, Scores, changed_axes
+from secateur.importance.depth import LAYER_SCORES, layer_scores
 from secateur.model import Model
 from secateur.prune.configure import child_config
-from secateur.prune.keep import KeepSets
 from secateur.prune.vocab import VocabTrim, choose_tokens, count_tokens, needed_tokens, trim_tokenizer
 from secateur.prune.vocab_files import read_tokenizer
 
 
-def choose_units(model: Model, sizes: dict[str, int], score: str, seed: int, stats: Stats | None = None) -> KeepSets:
-    """Kept units of every axis that shrinks, by the criterion called ``score``. The vocabulary is not chosen here.
+def score_units(model: Model, sizes: dict[str, int], score: str, seed: int, stats: Stats | None = None) -> Scores:
+    """Scores of every axis that shrinks, by the criterion called ``score``; the vocabulary is not scored here.
 
     Raises UsageError for an unknown criterion, or one that needs statistics when there are none.
     """
@@ -34,29 +34,27 @@ def choose_units(model: Model, sizes: dict[str, int], score: str, seed: int, sta
                 f"--score {score} needs statistics of real text",
                 hint=f"secateur calibrate {model.source} --text FILE --out stats.safetensors, then --stats",
             )
-        return keep_best(model.anatomy, MEASURED[score](model.anatomy, stats, axes, sizes, model.read), sizes)
+        return MEASURED[score](model.anatomy, stats, axes, sizes, model.read)
     if score not in CRITERIA:
         raise UsageError(f"--score {score!r} is unknown; choose one of {', '.join([*CRITERIA, *MEASURED])}")
-    return keep_best(model.anatomy, CRITERIA[score](model.anatomy, model.read, axes, seed), sizes)
+    return CRITERIA[score](model.anatomy, model.read, axes, seed)
 
 
-def choose_layers(model: Model, count: int, score: str, seed: int) -> tuple[int, ...]:
+def choose_layers(model: Model, count: int, score: str, seed: int, stats: Stats | None = None) -> tuple[int, ...]:
     """``count`` layers: the lowest-scored go first, one at a time, each only if the config can say the rest.
 
-    Scores: 'first' prefers early layers, 'random' draws, 'magnitude' is the mean square of a layer's matrices.
+    Scores: 'first' prefers early layers, 'random' draws, 'magnitude' is the mean square of a layer's matrices; those of
+    :mod:`secateur.importance.depth` read ``stats``, and criteria for units that do so mean block influence.
     """
     n = model.anatomy.n_layers
-    values = _layer_scores(model, score, seed)
+    values = _layer_scores(model, score, seed, stats)
     kept = list(range(n))
     for layer in sorted(range(n), key=lambda i: (values[i], -i)):
         if len(kept) == count:
             break
         rest = [i for i in kept if i != layer]
-        try:
-            child_config(model.anatomy, model.anatomy.sizes, rest)
-        except InexpressibleError:
-            continue
-        kept = rest
+        if can_keep(model, rest):
+            kept = rest
     if len(kept) > count:
         raise InexpressibleError(
             f"{model.anatomy.family.model_type}: dropping single layers stops at {len(kept)} of the {count} asked for",
@@ -65,8 +63,27 @@ def choose_layers(model: Model, count: int, score: str, seed: int) -> tuple[int,
     return tuple(kept)
 
 
-def _layer_scores(model: Model, score: str, seed: int) -> list[float]:
+def can_keep(model: Model, layers: Sequence[int]) -> bool:
+    """Whether the config can say the model with only ``layers``."""
+    try:
+        child_config(model.anatomy, model.anatomy.sizes, layers)
+    except InexpressibleError:
+        return False
+    return True
+
+
+def _layer_scores(model: Model, score: str, seed: int, stats: Stats | None) -> list[float]:
     n = model.anatomy.n_layers
+    if score in LAYER_SCORES or score in MEASURED:
+        if stats is None:
+            raise UsageError(
+                f"layer score {score!r} needs statistics of real text",
+                hint=f"secateur calibrate {model.source} --text FILE --out stats.safetensors, then --stats",
+            )
+        return layer_scores(model.anatomy, stats, score if score in LAYER_SCORES else LAYER_SCORES[0])
+    if score not in CRITERIA:
+        known = ", ".join([*CRITERIA, *LAYER_SCORES])
+        raise UsageError(f"layer score {score!r} is unknown; choose one of {known}")
     if score == "first":
         return [-float(i) for i in range(n)]
     if score == "random":

@@ -45,7 +45,7 @@ RESERVE = (
     "mla_heads",
 )
 MAX_CANDIDATES = 400_000
-_FLOOR = 0.2
+FLOOR = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,9 @@ def _dials(model: Model, sizes: Mapping[str, int], fixed: set[str], names: tuple
             continue
         outer = math.prod(sizes[s] for s in axis.symbols[:-1])
         now = sizes[axis.symbol]
-        step = _step(axis, now * outer, outer)
+        step = kernel_step(axis, now * outer, outer)
         values = np.unique(np.r_[np.arange(step, now + 1, step), now])
-        values = values[values >= max(1, math.ceil(now * _FLOOR))]
+        values = values[values >= max(1, math.ceil(now * FLOOR))]
         if len(values) > 1:
             exponent = PROFILE.get(axis.name, 0.0)
             out.append(_Dial(axis, tied_axes(anatomy.family, axis.symbol), values, now, exponent))
@@ -111,7 +111,7 @@ def _dials(model: Model, sizes: Mapping[str, int], fixed: set[str], names: tuple
     return out
 
 
-def _step(axis: PublicAxis, size: int, outer: int) -> int:
+def kernel_step(axis: PublicAxis, size: int, outer: int) -> int:
     """The kernel-friendly multiple, halved until the axis still has about eight sizes to choose from."""
     multiple = axis.multiple
     while multiple > 1 and size / multiple < 8:
@@ -186,7 +186,7 @@ def _scale(
         mid = math.sqrt(low * high)
         trial: dict[str, Any] = dict(sizes)
         for d in dials:
-            trial |= dict.fromkeys(d.symbols, d.now * mid ** d.exponent)
+            trial |= dict.fromkeys(d.symbols, d.now * mid**d.exponent)
         if float(_used(model, trial, layers, params, nbytes)[0]) > 1:
             high = mid
         else:

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from secateur.anatomy.sizes import tied_axes
+from secateur.calibrate.stats import Stats
 from secateur.checkpoint.files import read_small
 from secateur.checkpoint.strict_json import parse_json
 from secateur.errors import BudgetError, InexpressibleError, UsageError
 from secateur.model import Model
 from secateur.prune.budget import Cost, cost, parse_amount
+from secateur.prune.choose import choose_layers
 from secateur.prune.configure import child_config
 from secateur.prune.conversions import offers
 from secateur.prune.grid import search
+from secateur.prune.marginal import Budget, search_marginal
 from secateur.prune.shape import public_axis, resolve
 
 VERSION = 1
@@ -26,7 +29,8 @@ _MAX_FILE = 16 << 20  # bytes; a plan is a few kB
 @dataclass(frozen=True, slots=True)
 class Plan:
     """``keep``: public size of every axis that changes. ``layers``: old indices that stay, or a count still to be
-    chosen by a score. ``before`` and ``after``: exact costs.
+    chosen by a score. ``before`` and ``after``: exact costs. ``importance``: the curves it was read from, as a document
+    (:mod:`secateur.importance.document`), where statistics decided.
     """
 
     model_type: str
@@ -36,6 +40,7 @@ class Plan:
     before: Cost
     after: Cost
     notes: tuple[str, ...] = field(default=())
+    importance: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -47,6 +52,7 @@ class Plan:
             "before": self.before.to_json(),
             "after": self.after.to_json(),
             "notes": list(self.notes),
+            **({"importance": dict(self.importance)} if self.importance is not None else {}),
         }
 
     def save(self, path: Path) -> None:
@@ -67,24 +73,36 @@ def make_plan(
     bytes_: str | int | None = None,
     keep: Mapping[str, int] | None = None,
     layers: Sequence[int] | int | None = None,
+    stats: Stats | None = None,
+    layer_score: str = "block-influence",
 ) -> Plan:
     """Choose a shape.
 
     ``keep``: public sizes that are given. ``layers``: indices that stay, or how many. ``params`` / ``bytes_``: a budget
-    (absolute, or as in "60%"); axes that are not given are then shrunk to fit it and the result never exceeds it.
+    (absolute, or as in "60%"); axes that are not given are then shrunk to fit it and the result never exceeds it: with
+    ``stats`` by what loses least importance per parameter, else along a profile of published shapes. ``layer_score``:
+    which layers go when ``layers`` is a number and there are ``stats``.
     Raises BudgetError saying the closest shape when nothing fits.
     """
     anatomy = model.anatomy
     given = dict(keep or {})
     sizes = _resolve_or_offer(model, given)
+    if isinstance(layers, int) and stats is not None and 1 <= layers < anatomy.n_layers:
+        layers = choose_layers(model, layers, layer_score, 0, stats)
     count, kept = _layers(model, layers)
     notes: tuple[str, ...] = ()
+    importance = None
     before = cost(model, anatomy.sizes, range(anatomy.n_layers))
     if params is not None or bytes_ is not None:
         limit_p = parse_amount(str(params), before.parameters, "params") if params is not None else None
         limit_b = parse_amount(str(bytes_), before.bytes, "bytes") if bytes_ is not None else None
         fixed = {s for name in given for s in tied_axes(anatomy.family, public_axis(anatomy, name).symbol)}
-        sizes, notes = search(model, sizes, fixed, frozenset(kept), limit_p, limit_b)
+        if stats is None:
+            sizes, notes = search(model, sizes, fixed, frozenset(kept), limit_p, limit_b)
+        else:
+            budget = Budget(limit_p, limit_b)
+            sizes, reading = search_marginal(model, stats, sizes, fixed, frozenset(kept), budget)
+            importance = reading.to_json(anatomy, sizes)
     if isinstance(count, tuple):
         child_config(anatomy, sizes, kept)
     after = cost(model, sizes, kept)
@@ -92,7 +110,8 @@ def make_plan(
     now, new = anatomy.public_sizes(anatomy.sizes), anatomy.public_sizes(sizes)
     changed = {n: new[n] for n in new if new[n] != now[n]}
     advice = tuple(_advice(model, sizes))
-    return Plan(anatomy.family.model_type, model.config_sha256, changed, count, before, after, notes + advice)
+    family = anatomy.family.model_type
+    return Plan(family, model.config_sha256, changed, count, before, after, notes + advice, importance)
 
 
 def _resolve_or_offer(model: Model, given: Mapping[str, int]) -> dict[str, int]:
@@ -119,7 +138,8 @@ def _layers(model: Model, layers: Sequence[int] | int | None) -> tuple[tuple[int
             raise UsageError(
                 f"layers={layers}: the layers of this {model.anatomy.family.model_type} model are of several kinds, so "
                 "a count alone does not say what the smaller model costs",
-                hint="name them: --drop-layers 3,7-9; `secateur inspect` lists the kind of every layer",
+                hint="give --stats to choose them by a score, or name them: --drop-layers 3,7-9; `secateur inspect` "
+                "lists the kind of every layer",
             )
         return (layers, tuple(range(layers))) if layers < n else (tuple(range(n)), tuple(range(n)))
     wrong = [i for i in layers if not 0 <= i < n]

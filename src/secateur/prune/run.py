@@ -18,9 +18,11 @@ from secateur.checkpoint.hashing import FileHasher
 from secateur.checkpoint.passengers import copy_passengers, list_passengers
 from secateur.checkpoint.store import INDEX
 from secateur.errors import UsageError
+from secateur.importance import MEASURED, keep_best
+from secateur.importance.document import IMPORTANCE, document
 from secateur.model import Model, open_model
 from secateur.prune.budget import cost
-from secateur.prune.choose import VocabChoice, choose_layers, choose_units, choose_vocabulary
+from secateur.prune.choose import VocabChoice, choose_layers, choose_vocabulary, score_units
 from secateur.prune.cut import Cut, Target
 from secateur.prune.norms import NormMode
 from secateur.prune.plan import Plan
@@ -38,7 +40,9 @@ _RECORD_BYTES = 2 << 20, 1 << 10
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to cut. ``score``: criterion; ``norm``: see :mod:`secateur.prune.norms`; ``shard_bytes``: size of files."""
+    """How to cut. ``score``: criterion; ``norm``: see :mod:`secateur.prune.norms`; ``shard_bytes``: size of files;
+    ``layer_score``: by what layers go where a plan gives their number ('' = as ``score`` does).
+    """
 
     score: str = "magnitude"
     seed: int = 0
@@ -46,6 +50,7 @@ class Settings:
     mask: bool = False
     shard_bytes: int = 5 * 10**9
     overwrite: bool = False
+    layer_score: str = ""
 
 
 def prune(
@@ -67,7 +72,7 @@ def prune(
     """
     settings = settings or Settings()
     with tempfile.TemporaryDirectory(prefix="secateur-") as scratch:
-        cut, vocab = _prepare(model, plan, out, settings, Path(scratch), stats, texts)
+        cut, vocab, curves = _prepare(model, plan, out, settings, Path(scratch), stats, texts)
         targets = list(cut.targets())
         specs = _specs(model, targets, masked=settings.mask)
         total = sum(s.nbytes for _, s in specs)
@@ -81,6 +86,8 @@ def prune(
             about = {"score": settings.score, "seed": settings.seed, "mask": settings.mask, "norm": settings.norm}
             entry = record(model, cut, targets, hashes=hashes, settings=about, files=files, before=before, after=after)
             write_json(staging / FILE, entry)
+            if curves is not None:
+                write_json(staging / IMPORTANCE, curves)
     return open_model(out)
 
 
@@ -92,8 +99,8 @@ def _prepare(
     scratch: Path,
     stats: Stats | None,
     texts: Sequence[str] | None,
-) -> tuple[Cut, VocabChoice | None]:
-    """Everything that can be refused, before any byte is written."""
+) -> tuple[Cut, VocabChoice | None, dict[str, Any] | None]:
+    """Everything that can be refused, before any byte is written; and the scores, where text decided."""
     store = model.weights
     if out.resolve() == model.folder.resolve():
         raise UsageError(f"--out {out} is the parent itself, which is never overwritten; choose another folder")
@@ -109,14 +116,16 @@ def _prepare(
         )
     layers = plan.layers
     if isinstance(layers, int):
-        layers = choose_layers(model, layers, settings.score, settings.seed)
+        layers = choose_layers(model, layers, settings.layer_score or settings.score, settings.seed, stats)
     vocab = None
     if "v" in sizes and sizes["v"] != model.anatomy.sizes["v"]:
         vocab = choose_vocabulary(model, sizes["v"], scratch, texts)
-    keep = choose_units(model, sizes, settings.score, settings.seed, stats)
+    scores = score_units(model, sizes, settings.score, settings.seed, stats)
+    keep = keep_best(model.anatomy, scores, sizes)
+    curves = document(model.anatomy, settings.score, scores) if settings.score in MEASURED and scores else None
     if vocab is not None:
         keep.set("v", "", list(vocab.rows))
-    return Cut(model.anatomy, keep, layers, norm=settings.norm), vocab
+    return Cut(model.anatomy, keep, layers, norm=settings.norm), vocab, curves
 
 
 def _bytes_beside(model: Model) -> int:
