@@ -26,8 +26,8 @@ from torch.nn import functional
 from secateur.kernels.decay import MAX_DECAY_RANGE, decay_
 
 CHUNK = 64
-"""Positions per chunk; measured best of 32, 64, 128, 256 at 24 heads, p 64, n 128 (see
-benchmarks/results/kernels.md)."""
+"""Positions per chunk; best of 32, 64 and 128 in whole layers (benchmarks/results/kernels.md): longer ones leave fewer
+states to carry but more (chunk, head) pairs beyond the range that can be factored."""
 
 BLOCK = 512
 """Positions per call of the scan proper: bounds its temporaries, and 10% faster than 2048 forward and backward."""
