@@ -14,7 +14,7 @@ exp(+-40) times activations and gradients stays inside fp32 and bf16, whose expo
 
 NEGLIGIBLE = -50.0
 """Nats. Decays below exp(-50) are taken as 0: they are lost beside the undecayed present in any dtype, and left alone
-they turn into denormal numbers, which slow matrix products down twentyfold."""
+they turn into denormal numbers, which slow matrix products down severalfold."""
 
 
 def decay(log: Tensor) -> Tensor:
