@@ -62,7 +62,7 @@ def _board(folder: Path, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as cause:
         raise UsageError(
-            "logs for TensorBoard need the package 'tensorboard', which is not installed",
+            f"logs for TensorBoard need the package 'tensorboard', which cannot be imported: {cause}",
             hint="pip install 'secateur[tensorboard]', or do without: metrics.jsonl is always written",
         ) from cause
     try:
