@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from secateur.errors import SecateurError
 
 if TYPE_CHECKING:
+    from secateur.calibrate.stats import Stats
     from secateur.model import Model
     from secateur.prune.plan import Plan
 
@@ -43,28 +44,34 @@ def plan(
     params: str | int | None = None,
     bytes: str | int | None = None,
     layers: Sequence[int] | int | None = None,
+    stats: Stats | None = None,
+    layer_score: str = "block-influence",
     **keep: int,
 ) -> Plan:
     """Choose a shape: ``plan(m, params="60%")``, ``plan(m, hidden=3072, ffn=12288, ssm_heads=112)``, or both.
 
+    With ``stats`` sizes follow importance, and ``layers`` may be a number in any model (see ``layer_score``).
     Raises InexpressibleError for shapes the config cannot say, BudgetError when nothing fits.
     """
     from secateur.prune.plan import make_plan
 
-    return make_plan(model, params=params, bytes_=bytes, keep=keep, layers=layers)
+    return make_plan(model, params=params, bytes_=bytes, keep=keep, layers=layers, stats=stats, layer_score=layer_score)
 
 
-def prune(model: Model, plan: Plan | Mapping[str, int], out: str | Path, **settings: Any) -> Model:
+def prune(
+    model: Model, plan: Plan | Mapping[str, int], out: str | Path, *, stats: Stats | None = None, **settings: Any
+) -> Model:
     """Cut ``model`` to ``plan`` (or to public sizes) and write the checkpoint to ``out``; returns it opened.
 
-    Keyword arguments are the fields of :class:`secateur.prune.run.Settings`.
+    ``stats``: what measured criteria score on. Other keyword arguments are the fields of
+    :class:`secateur.prune.run.Settings`.
     """
     from secateur.prune.plan import make_plan
     from secateur.prune.run import Settings
     from secateur.prune.run import prune as run
 
     made = make_plan(model, keep=plan) if isinstance(plan, Mapping) else plan
-    return run(model, made, Path(out), Settings(**settings))
+    return run(model, made, Path(out), Settings(**settings), stats=stats)
 
 
 __all__ = ["SecateurError", "__version__", "open", "plan", "prune"]

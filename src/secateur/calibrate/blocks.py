@@ -30,7 +30,7 @@ class BlockInfluence:
         cosine = torch.nn.functional.cosine_similarity(before.float(), after.float(), dim=-1)
         for what, value in (
             ("cosine", cosine.double().sum()),
-            ("tokens", torch.tensor(float(cosine.numel())).double()),
+            ("tokens", cosine.new_tensor(cosine.numel(), dtype=torch.float64)),
         ):
             key = f"{layer.index}/block/out/{what}"
-            self.state[key] = self.state.get(key, torch.zeros(1, dtype=torch.float64)) + value
+            self.state[key] = value[None] + self.state[key].to(value.device) if key in self.state else value[None]

@@ -72,7 +72,7 @@ class Channels:
             self._sum(f"{key}/sumsq", torch.linalg.vector_norm(sample, dim=0, dtype=torch.float64).square())
 
     def _sum(self, key: str, value: torch.Tensor) -> None:
-        self.state[key] = self.state[key] + value if key in self.state else value
+        self.state[key] = value + self.state[key].to(value.device) if key in self.state else value
 
     def block(self, layer: Layer, before: torch.Tensor, after: torch.Tensor) -> None:
         """Nothing here: see :class:`secateur.calibrate.blocks.BlockInfluence`."""

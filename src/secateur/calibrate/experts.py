@@ -73,7 +73,7 @@ class Experts:
         self._sum(f"{layer}/experts/in/sumsq", squares.flatten())
 
     def _sum(self, key: str, value: torch.Tensor) -> None:
-        self.state[key] = self.state[key] + value if key in self.state else value
+        self.state[key] = value + self.state[key].to(value.device) if key in self.state else value
 
     def block(self, layer: Layer, before: torch.Tensor, after: torch.Tensor) -> None:
         """Nothing here: the experts' own inputs say it all."""

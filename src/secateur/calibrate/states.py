@@ -101,7 +101,7 @@ class States:
     def _add(self, layer: int, found: Energies) -> None:
         for what in ("energy", "control", "observe"):
             key, value = f"{layer}/states/out/{what}", getattr(found, what).flatten()
-            self.state[key] = self.state[key] + value if key in self.state else value
+            self.state[key] = value + self.state[key].to(value.device) if key in self.state else value
 
     def block(self, layer: Layer, before: Tensor, after: Tensor) -> None:
         """Nothing here: the scans say it all."""
