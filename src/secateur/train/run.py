@@ -93,7 +93,10 @@ def distill(
 
     if teacher is None and settings.ce != 1:
         raise UsageError("no teacher is given", hint="name one with --teacher, or train on the text alone with --ce 1")
-    accelerator = Accelerator(mixed_precision="bf16" if settings.bf16 else "no")
+    # without cpu=True accelerate joins no process group on machines that have no accelerator
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(), mixed_precision="bf16" if settings.bf16 else "no"
+    )
     try:
         told = reporter if reporter is not None and accelerator.is_main_process else Silent()
         Run(accelerator, student, teacher, texts, settings, places, correct_teacher, told).run()
