@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from secateur.errors import UsageError
 from secateur.prune.repair import run as repairing
 from secateur.recipe.execute import Decision, decide, run_recipe
 from secateur.recipe.fingerprint import read_note
+from secateur.recipe.options import verbs
 from secateur.recipe.steps import load_recipe
 from tests.cli.command import done, refused, secateur, tree
 
@@ -120,6 +122,36 @@ def test_names_of_steps(place: Path) -> None:
     record = json.loads((place / "recipe" / "smaller" / "secateur.json").read_text())
     assert record["parent"]["source"] == str(place / "recipe" / "small")
     assert record["settings"]["score"] == "first"
+
+
+def test_healing_and_the_page(place: Path) -> None:
+    """The rest of the road; a teacher kept on disk by the step itself does not make it run again."""
+    (place / "recipe.yaml").write_text(
+        "inputs: {parent: ./parent}\n"
+        "steps:\n"
+        "  - prune: {model: parent, keep: ffn=20}\n"
+        "  - distill: {student: prune, teacher: parent, text: text/, tokens: 512, length: 16, batch: 4,\n"
+        "              lr: 1e-4, micro_batch: 4, top_k: 8, cache: ./teacher}\n"
+        "  - eval: {models: [prune, distill], parent: parent, text: heldout.txt, window: 32}\n"
+        "  - report: {sources: eval}\n"
+    )
+    assert ran(place) == ["prune", "distill", "eval", "report"]
+    assert (place / "teacher").is_dir()
+    assert would_run(place) == {}
+    made = {p.name for p in (place / "recipe").iterdir()}
+    assert made == {".recipe", "prune", "distill", "eval.json", "report.html"}
+
+
+@pytest.mark.parametrize("verb", verbs())
+def test_options_are_those_of_the_command_line(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    text, signature = done(verb, "--help").out, inspect.signature(verbs()[verb].run)
+    options = verbs()[verb].options
+    assert {o.parameter for o in options.values()} == set(signature.parameters)
+    for key, option in options.items():
+        plain = f"--{key.replace('_', '-')}"
+        assert plain in text or (option.required and option.model), key
+        assert option.required == (signature.parameters[option.parameter].default is inspect.Parameter.empty)
 
 
 # ---- interruptions ------------------------------------------------------------------------------------------------

@@ -108,17 +108,22 @@ def test_vocabulary_trimmed(parents: Parents, tmp_path: Path) -> None:
         repair(child, parent, bad, tmp_path / "x", SETTINGS)
 
 
-def test_half_precision_is_judged_as_it_is_stored(parents: Parents, tmp_path: Path) -> None:
+def test_half_precision_is_judged_as_it_is_stored(
+    parents: Parents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """bfloat16 on disk: what was judged is what was written."""
+    write = under_test._write
     source = shutil.copytree(parents["mamba2"].folder, tmp_path / "parent")
     file = source / "model.safetensors"
     save_file({n: t.bfloat16() for n, t in load_file(file).items()}, file, {"format": "pt"})
     half = Parent("mamba2", source, parents["mamba2"].anatomy, {})
     parent, child = cut(half, tmp_path / "child")
-    ids = windows(64, 24)
+    ids, held = windows(64, 24), {}
+    monkeypatch.setattr(under_test, "_write", lambda c, work, *a: held.update(work.changed) or write(c, work, *a))
     _, log = repair(child, parent, ids, tmp_path / "out", SETTINGS)
     changed = check(log, tmp_path / "out", tmp_path / "child")
     assert changed and all(t.dtype == torch.bfloat16 for t in changed.values())
+    assert all(torch.equal(held[n], t.float()) for n, t in changed.items()), "the judge saw other weights"
     found = recorded_cut(parent, child)
     judging = torch.cat([ids[i : i + 8] for i in range(0, 64, 8)][3::4])
     after = direct_error(half, found.layers, found.keep.get("d", "", {}).tolist(), tmp_path / "out", judging)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from secateur.errors import CheckpointError
 from secateur.prune.provenance import versions
+from secateur.recipe.options import MADE
 from secateur.recipe.steps import Recipe, Step
 
 SMALL = 1 << 20
@@ -42,15 +43,17 @@ class Fingerprints:
         """Flat, so that two of them can be told apart in words."""
         if step.name not in self._done:
             settings = {f"setting {k}": json.dumps(v, default=str) for k, v in step.settings.items()}
-            inputs = {
-                f"input {k}": digest([self.digest(v) if isinstance(v, Step) else self._outside(v) for v in values])
-                for k, values in step.paths.items()
-            }
+            inputs = {f"input {k}": digest([self._input(k, v) for v in vs]) for k, vs in step.paths.items()}
             self._done[step.name] = {"verb": step.verb.name, **settings, **inputs, **self._versions}
         return self._done[step.name]
 
     def digest(self, step: Step) -> str:
         return digest(self.of(step))
+
+    def _input(self, key: str, value: Step | str) -> str:
+        if isinstance(value, Step):
+            return self.digest(value)
+        return value if key in MADE else self._outside(value)
 
     def _outside(self, place: str) -> str:
         if place not in self._places:
