@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from secateur.checkpoint.buffers import BufferPool
 from secateur.checkpoint.config import write_json
 from secateur.checkpoint.files import short
 from secateur.checkpoint.header import CODES, DTYPES, MAX_COUNT, MAX_HEADER
@@ -45,6 +46,9 @@ class Shard:
     def nbytes(self) -> int:
         return sum(spec.nbytes for spec in self.specs)
 
+
+_POOL = BufferPool()
+"""Views (a slice of columns, say) are made contiguous here: fresh memory for each would cost more than the copy."""
 
 Produce = Callable[[TensorSpec], "torch.Tensor | Iterator[torch.Tensor]"]
 Progress = Callable[[int], None]
@@ -164,8 +168,10 @@ def _bytes(spec: TensorSpec, tensor: torch.Tensor) -> Iterator[memoryview]:
     if tensor.is_meta or tensor.layout != torch.strided:
         raise _mismatch(spec, "storage", f"{tensor.device}, {tensor.layout}", "a dense tensor with data")
     if tensor.numel():
-        flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-        yield flat.view(torch.uint8).numpy().data
+        plain = tensor.detach().resolve_conj().resolve_neg().cpu()
+        if not plain.is_contiguous():
+            plain = _POOL.empty(tuple(plain.shape), plain.dtype).copy_(plain)
+        yield plain.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _mismatch(spec: TensorSpec, what: str, value: object, expected: object) -> CheckpointError:

@@ -13,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from secateur.anatomy import layout as lo
+from secateur.checkpoint.buffers import BufferPool
 
 Index = NDArray[np.int64]
 #: (axis, enclosing old indices) -> kept old indices of the axis, in their new order.
 Lookup = Callable[[str, Mapping[str, int]], Index]
 Parents = Mapping[str, tuple[str, ...]]
+_POOL = BufferPool()
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -111,10 +113,19 @@ def take(t: torch.Tensor, dim: int, index: Index, *, max_runs: int = 256) -> tor
     if len(index) and len(breaks) < max_runs and len(index) >= 8 * (len(breaks) + 1):
         runs = np.split(index, breaks)
         pieces = [t.narrow(dim, int(r[0]), len(r)) for r in runs]
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim, out=_empty(t, dim, len(index)))
     # numpy gathers columns about three times faster than index_select; bit patterns travel as integers
-    bits = t.contiguous().view(_BITS[t.element_size()]).numpy()
-    return torch.from_numpy(np.take(bits, index, axis=dim)).view(t.dtype)
+    bits, out = t.contiguous().view(_BITS[t.element_size()]).numpy(), _empty(t, dim, len(index))
+    # "clip" skips a second pass over out; indices are in range, as kept sets are checked when they are made
+    np.take(bits, index, axis=dim, out=out.view(_BITS[t.element_size()]).numpy(), mode="clip")
+    return out
+
+
+def _empty(t: torch.Tensor, dim: int, size: int) -> torch.Tensor:
+    """Recycled memory for ``t`` with ``size`` entries along ``dim``: fresh pages would cost more than the copy."""
+    shape = list(t.shape)
+    shape[dim] = size
+    return _POOL.empty(tuple(shape), t.dtype)
 
 
 def mask_tensor(
