@@ -33,7 +33,9 @@ def test_a_tokenizer_that_opens_with_bos_opens_every_window() -> None:
     a, b = ids("abcdefg"), ids("hi")
     # <s>abc <s>def <s>g<s>h: the window that starts inside a document gets its own mark
     assert stream(windows) == sorted([[BOS, *a[:3]], [BOS, *a[3:6]], [BOS, a[6], BOS, b[0]]])
-    assert stream(pack(byte_tokenizer(adds_bos=True), ["abcdefg", "hi"], length=4, bos="none")) == sorted([a[:4], [*a[4:], b[0]]])
+    assert stream(pack(byte_tokenizer(adds_bos=True), ["abcdefg", "hi"], length=4, bos="none")) == sorted(
+        [a[:4], [*a[4:], b[0]]]
+    )
 
 
 def test_borders_on_request() -> None:

@@ -40,7 +40,10 @@ def test_folder_is_read_in_order_of_names(tmp_path: Path) -> None:
 def test_field_and_chat_template(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
     path = lines(tmp_path / "a.jsonl", {"body": "plain"}, {"messages": messages, "body": "unused"})
-    assert list(read_texts(path, field="body", chat=byte_tokenizer(chat=True))) == ["plain", "user: hi\nassistant: yes\n"]
+    assert list(read_texts(path, field="body", chat=byte_tokenizer(chat=True))) == [
+        "plain",
+        "user: hi\nassistant: yes\n",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,9 @@ def test_parts_and_values_without_gradients(loss: str) -> None:
     assert total.item() == pytest.approx(plain(student, teacher, ids, settings).item(), rel=1e-6)
     assert parts[0].item() == pytest.approx(total.item(), rel=1e-6)
     logits = student(ids, use_cache=False).logits.flatten(0, 1)
-    assert parts[1].item() == pytest.approx(torch.nn.functional.cross_entropy(logits, next_tokens(ids)).item(), rel=1e-6)
+    assert parts[1].item() == pytest.approx(
+        torch.nn.functional.cross_entropy(logits, next_tokens(ids)).item(), rel=1e-6
+    )
 
 
 class Largest(TorchDispatchMode):

@@ -42,7 +42,11 @@ def test_record_keeps_the_steps_before(llama: Family, tmp_path: Path) -> None:
     once = tiny.heal(llama.child, llama.parent, llama.text, tmp_path / "once", tokens=256)
     twice = tiny.heal(once, llama.parent, llama.text, tmp_path / "twice", tokens=256, ce=0.25)
     record = json.loads((twice / "secateur.json").read_text())
-    assert [record["step"], record["before"]["step"], record["before"]["before"]["step"]] == ["distill", "distill", "prune"]
+    assert [record["step"], record["before"]["step"], record["before"]["before"]["step"]] == [
+        "distill",
+        "distill",
+        "prune",
+    ]
     assert record["settings"]["ce"] == 0.25 and record["result"]["steps"] == 2
     assert record["audit"]["summary"]["copied"] == 0
     assert set(record["teacher"]["sha256"]) == {"model.safetensors"} == set(record["student"]["sha256"])
@@ -92,9 +96,7 @@ def test_corrected_teacher(llama: Family, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hidden", ["cosine", "mse"])
-def test_hidden_states_after_a_cut_of_depth_and_width(
-    hidden: str, llama: Family, tmp_path: Path
-) -> None:
+def test_hidden_states_after_a_cut_of_depth_and_width(hidden: str, llama: Family, tmp_path: Path) -> None:
     child = tiny.child(tmp_path / "child", llama.parent, layers=[0, 3], hidden=16)
     out = tiny.heal(child, llama.parent, llama.text, tmp_path / "out", hidden=hidden, tokens=12 * 128, lr=1e-2)
     apart = tiny.curve(out, "hidden")
@@ -153,9 +155,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(
         monkeypatch.setitem(module.DIVERGENCES, "kl", lambda s, t: s.sum(-1) * math.nan)
 
     with pytest.raises(TrainingError, match=r"step 6: the loss is nan.*last good state is .*step-000000004"):
-        tiny.heal(
-            llama.child, llama.parent, llama.text, tmp_path / "out", save_every=2, reporter=Break(5, spoil)
-        )
+        tiny.heal(llama.child, llama.parent, llama.text, tmp_path / "out", save_every=2, reporter=Break(5, spoil))
     assert not (tmp_path / "out").exists()
     store = TensorStore.open(tmp_path / "out.work" / "step-000000004")
     assert all(bool(torch.isfinite(store.read(n)).all()) for n in store.tensors)

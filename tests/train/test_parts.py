@@ -68,7 +68,9 @@ def test_projections_start_as_the_identity_on_shared_channels() -> None:
 
 
 def layout(**over: Any) -> Layout:
-    return Layout(**{**dict(windows=SHARD + 3, length=6, k=4, vocab=30, temperature=1.0, teacher="t", text="x"), **over})
+    return Layout(
+        **{**dict(windows=SHARD + 3, length=6, k=4, vocab=30, temperature=1.0, teacher="t", text="x"), **over}
+    )
 
 
 def knowledge(of: Layout) -> TopK:
@@ -129,7 +131,12 @@ def test_log_drops_lines_behind_the_saved_step(tmp_path: Path) -> None:
 
 def test_option_languages() -> None:
     assert parse_pairs("3:5, 7:11") == ((3, 5), (7, 11)) and parse_pairs(None) == ()
-    assert [parse_tokens(t, "--tokens") for t in ("20M", "1.5B", "300_000", "2k")] == [20_000_000, 1_500_000_000, 300_000, 2000]
+    assert [parse_tokens(t, "--tokens") for t in ("20M", "1.5B", "300_000", "2k")] == [
+        20_000_000,
+        1_500_000_000,
+        300_000,
+        2000,
+    ]
     for bad in ("", "0", "20MB", "-3", "1e6"):
         with pytest.raises(UsageError, match="--tokens"):
             parse_tokens(bad, "--tokens")

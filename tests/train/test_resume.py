@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from secateur.checkpoint import TensorStore
 from tests.checkpoint.tiny import same
@@ -31,6 +32,14 @@ def command(family: Family, out: Path, *more: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def launch() -> list[str]:
+    """torchrun with two processes on a free port."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    return ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
@@ -64,16 +73,29 @@ def test_kill_9_and_resume_give_the_exact_curve(hybrid: Family, tmp_path: Path) 
 
 def test_two_processes_give_the_curve_of_one(llama: Family, tmp_path: Path) -> None:
     one = tiny.heal(llama.child, llama.parent, llama.text, tmp_path / "one", tokens=2560, warmup=None, hidden="mse")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
-    told = finish(start([*launch, *command(llama, tmp_path / "two", "--hidden", "mse")]))
+    told = finish(start([*launch(), *command(llama, tmp_path / "two", "--hidden", "mse")]))
     assert told.count("wrote ") == 1
     for key in ("loss", "divergence", "ce", "hidden"):
         assert tiny.curve(tmp_path / "two", key) == pytest.approx(tiny.curve(one, key), rel=2e-5), key
     assert tiny.curve(one)[-1] < 0.9 * tiny.curve(one)[0]
     assert json.loads((tmp_path / "two" / "secateur.json").read_text())["processes"] == 2
+
+
+@pytest.mark.parametrize("name", ["llama", pytest.param("hybrid", marks=pytest.mark.slow)])
+def test_fsdp_gives_the_curve_of_one_and_resumes(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    family: Family = request.getfixturevalue(name)
+    one = tiny.heal(family.child, family.parent, family.text, tmp_path / "one", warmup=None)
+    arguments = command(family, tmp_path / "out", "--save-every", "3", "--tokens", "1024")[2:]
+    script = str(Path(__file__).with_name("fsdp_on_cpu.py"))
+    broken = start([*launch(), script, "--stop-after", "5", *arguments])
+    told, _ = broken.communicate(timeout=120)
+    assert broken.returncode != 0 and "stopped" in told, told
+    told = finish(start([*launch(), script, *arguments]))
+    assert "sharded: all" in told and "resuming after step 3" in told
+    for key in ("loss", "gradient_norm"):
+        assert tiny.curve(tmp_path / "out", key) == pytest.approx(tiny.curve(one, key), rel=2e-4), key
+    a, b = (TensorStore.open(tmp_path / name) for name in ("one", "out"))
+    assert all(torch.allclose(a.read(n), b.read(n), atol=1e-5, rtol=1e-2) for n in a.tensors)
 
 
 def test_batch_that_does_not_divide(llama: Family, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from secateur.train.export import export, gathered, on_disk
 from secateur.train.log import METRICS, Log, read_metrics
 from secateur.train.loop import Loop, Step, make_optimizer, share
 from secateur.train.module import Distiller
+from secateur.train.processes import join, leave
 from secateur.train.seams import Pairs, layer_pairs, projections
 from secateur.train.settings import Settings
 from secateur.train.teacher import fill, open_cache
@@ -88,21 +89,14 @@ def distill(
     Raises UsageError for what does not fit together, CheckpointError for the disk, TrainingError when the loss is not
     finite.
     """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
     if teacher is None and settings.ce != 1:
         raise UsageError("no teacher is given", hint="name one with --teacher, or train on the text alone with --ce 1")
-    # without cpu=True accelerate joins no process group on machines that have no accelerator
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(), mixed_precision="bf16" if settings.bf16 else "no"
-    )
+    accelerator = join(bf16=settings.bf16)
     try:
         told = reporter if reporter is not None and accelerator.is_main_process else Silent()
         Run(accelerator, student, teacher, texts, settings, places, correct_teacher, told).run()
     finally:
-        accelerator.free_memory()
-        AcceleratorState._reset_state()  # the next call may ask for another precision
+        leave(accelerator)
     return open_model(places.out)
 
 
