@@ -22,7 +22,7 @@ from secateur.prune.cut import Cut
 from secateur.prune.keep import KeepSets
 
 from .command import done, refused, secateur, tree
-from .models import CORPUS, SPECIAL, Pool
+from .models import CORPUS, SPECIAL, Pool, build
 
 FAMILIES = ["nemotron_h", "mixtral", "llama", "mamba2", "gpt2"]
 
@@ -457,6 +457,30 @@ def test_verify_sees_one_tampered_tensor(name: str, pool: Pool, tmp_path: Path) 
     result = secateur("verify", folder, child)
     assert (result.code, result.err) == (1, "") and "fails" in result.out
     assert secateur("verify", folder, child, "--json").json["holds"] is False
+
+
+def test_verify_in_double_precision(pool: Pool, tmp_path: Path) -> None:
+    """The comparison computes in float32, whatever the files hold."""
+    folder = pool.get("mamba2", dtype=torch.float64)
+    done("prune", folder, "--keep", CUTS["mamba2"], "--out", tmp_path / "child")
+    done("verify", folder, tmp_path / "child")
+
+
+def test_verify_where_transformers_decodes_differently(pool: Pool, tmp_path: Path) -> None:
+    """Nemotron-H clamps time steps below time_step_min in the full forward, but not while decoding."""
+    folder = shutil.copytree(pool.get("nemotron_h"), tmp_path / "parent")
+    held = weights(folder)
+    held |= {n: t - 9 for n, t in held.items() if n.endswith("dt_bias")}
+    save_file(held, folder / "model.safetensors", {"format": "pt"})
+    done("prune", folder, "--keep", CUTS["nemotron_h"], "--out", tmp_path / "child")
+    told = done("verify", folder, tmp_path / "child", "--json").json
+    assert told["cached_parent"] > 1e-3 and told["holds"]
+
+
+def test_verify_where_the_cache_is_not_handed_back(tmp_path: Path) -> None:
+    folder, child = build("recurrent_gemma", tmp_path / "parent"), tmp_path / "child"
+    done("prune", folder, "--keep", "ffn=20", "--out", child)
+    done("verify", folder, child)
 
 
 def test_verify_refuses_what_is_no_pair(pool: Pool, tmp_path: Path) -> None:

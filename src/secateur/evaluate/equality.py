@@ -7,6 +7,7 @@ import io
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from secateur.prune.cut import Cut
 from secateur.prune.recorded import recorded_cut
 
 #: Largest accepted deviation, relative to the spread of the logits, by the dtype the weights are stored in: rescaled
-#: norm weights are rounded to that dtype.
-TOLERANCE = {"F64": 1e-6, "F32": 1e-4, "F16": 2e-2, "BF16": 1e-1}
+#: norm weights are rounded to that dtype, and everything is computed in float32.
+TOLERANCE = {"F64": 1e-4, "F32": 1e-4, "F16": 2e-2, "BF16": 1e-1}
 
 #: The grouped matrix kernel that transformers prefers for experts refuses strides that are no multiple of 16 bytes.
 _ANY_WIDTH = {"experts_implementation": "eager"}
@@ -32,26 +33,29 @@ class Equality:
     """Deviations are max|masked - child| / std(masked) over the logits of random tokens, computed in float32.
 
     ``at_eps``: with the config's norm epsilon; ``eps_to_zero``: with a vanishing one, which isolates the cut itself.
-    ``cached``: token-by-token decoding against the full forward of the child. ``uncut``: the parent against the child,
-    which shows that the cut removed something.
+    ``cached``: token-by-token decoding against the full forward of the child. ``cached_parent``: the same of the
+    parent, for what transformers computes differently by itself (Nemotron-H clamps small time steps in the full
+    forward only). ``uncut``: the parent against the child, which shows that the cut removed something.
     """
 
     at_eps: float
     eps_to_zero: float
     cached: float
+    cached_parent: float
     uncut: float
     parameters: int
     formula: int
     tolerance: float
 
     @property
+    def cache_agrees(self) -> bool:
+        """Cached decoding equals the full forward, or differs no more than the parent's does."""
+        return self.cached <= max(self.tolerance, 1e-3, 10 * self.cached_parent)
+
+    @property
     def holds(self) -> bool:
         """Equal to the masked parent, cache consistent, count as planned (strict loading has raised already if not)."""
-        return (
-            self.eps_to_zero <= self.tolerance
-            and self.cached <= max(self.tolerance, 1e-3)
-            and self.parameters == self.formula
-        )
+        return self.eps_to_zero <= self.tolerance and self.cache_agrees and self.parameters == self.formula
 
 
 @quiet()
@@ -76,13 +80,13 @@ def verify(parent: Model, child: Model, *, tokens: int = 48, seed: int = 0) -> E
             want = _logits(twin, old_ids, eps)[..., rows]
             got = _logits(child.folder, new_ids, eps)
             results[label] = _distance(want, got)
-    model = load_strict(child.folder, _ANY_WIDTH)
-    full, cached = _forward(model, new_ids), _decode(model, new_ids)
-    whole = _forward(load_strict(parent.folder, _ANY_WIDTH), old_ids)[..., rows]
+    full, cached = _both_ways(child.folder, new_ids)
+    whole, whole_cached = (logits[..., rows] for logits in _both_ways(parent.folder, old_ids))
     dtypes = {info.dtype for info in child.weights.tensors.values()}
     return Equality(
         **results,
         cached=_distance(full, cached),
+        cached_parent=_distance(whole, whole_cached),
         uncut=_distance(whole, full),
         parameters=sum(info.numel for info in child.weights.tensors.values()),
         formula=int(parent.anatomy.count(cut.new_sizes, frozenset(cut.layers))),
@@ -152,6 +156,13 @@ def _logits(folder: Path, ids: torch.Tensor, eps: float | None) -> torch.Tensor:
         return _forward(model, ids)
 
 
+def _both_ways(folder: Path, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of the full forward, and of decoding through the cache."""
+    model = load_strict(folder, _ANY_WIDTH)
+    with _blamed(folder):
+        return _forward(model, ids), _decode(model, ids)
+
+
 @torch.no_grad()
 def _forward(model: Any, ids: torch.Tensor) -> torch.Tensor:
     logits: torch.Tensor = model(ids, use_cache=False).logits
@@ -161,12 +172,18 @@ def _forward(model: Any, ids: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def _decode(model: Any, ids: torch.Tensor, steps: int = 4) -> torch.Tensor:
     """Prefill, then ``steps`` tokens one by one through the cache."""
-    start = ids.shape[1] - steps
-    out = model(ids[:, :start], use_cache=True)
+    from transformers import DynamicCache
+
+    start, takes = ids.shape[1] - steps, signature(model.forward).parameters
+    # given from outside, because RecurrentGemma does not hand its cache back
+    given = {"past_key_values": DynamicCache(config=model.config)} if "past_key_values" in takes else {}
+    out = model(ids[:, :start], use_cache=True, **given)
     name = "cache_params" if getattr(out, "cache_params", None) is not None else "past_key_values"
-    parts = [out.logits]
+    parts, state = [out.logits], getattr(out, name, given.get(name))
     for i in range(start, ids.shape[1]):
-        out = model(ids[:, i : i + 1], use_cache=True, **{name: getattr(out, name)})
+        place = {"position_ids": torch.tensor([[i]])} if "position_ids" in takes else {}
+        out = model(ids[:, i : i + 1], use_cache=True, **{name: state}, **place)
+        state = getattr(out, name, state)
         parts.append(out.logits)
     return torch.cat(parts, 1).double()
 
