@@ -34,9 +34,7 @@ FAMILY = Family(
                 )
             },
         ),
-        Slot(
-            "ffn", Always("mlp"), {"mlp": Block(under("mlp.", glu() | when("mlp_bias", glu_biases())))}
-        ),
+        Slot("ffn", Always("mlp"), {"mlp": Block(under("mlp.", glu() | when("mlp_bias", glu_biases())))}),
     ),
     rules=(Rule("d % (k*r) == 0", "the config class wants hidden_size to be a multiple of num_attention_heads"),),
     fixed=ROPE,
