@@ -36,8 +36,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         tie_word_embeddings=False,
     ),
     "recurrent_gemma": dict(
-        hidden_size=24, intermediate_size=80, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=1, head_dim=6,
-        lru_width=24, attention_window_size=16, block_types=["recurrent", "attention", "recurrent"],
+        hidden_size=24, intermediate_size=80, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=1,
+        head_dim=6, lru_width=24, attention_window_size=16, block_types=["recurrent", "attention", "recurrent"],
     ),
     "gpt2": dict(n_embd=24, n_inner=40, n_layer=3, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=0),
 }  # fmt: skip

@@ -82,7 +82,7 @@ def test_configs(family: str, shard: str, pool: Pool, tmp_path: Path) -> None:
     source = pool.get(family, shard)
     config = json.loads((source / "config.json").read_text())
 
-    @examples(30)
+    @examples(24)
     @given(changed=mutations.configs(config))
     def mutate(changed: dict[str, Any]) -> None:
         parent = fresh(source, tmp_path)
@@ -179,7 +179,7 @@ def test_tokenizers(pool: Pool, tmp_path: Path) -> None:
     source = pool.with_tokenizer
     names = ["tokenizer.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"]
 
-    @examples(40)
+    @examples(30)
     @given(data=st.data())
     def mutate(data: st.DataObject) -> None:
         path = fresh(source, tmp_path) / data.draw(st.sampled_from(names))
@@ -200,7 +200,7 @@ def test_plans(pool: Pool, tmp_path: Path) -> None:
     intact = path.read_bytes()
     tree_of_plan = {k: v for k, v in json.loads(intact).items() if k not in ("before", "after", "notes")}
 
-    @examples(50)
+    @examples(40)
     @given(data=st.data())
     def mutate(data: st.DataObject) -> None:
         fresh(source, tmp_path)

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -97,6 +98,7 @@ def _secateur(argv: list[str], log: str, trap: Trap | None) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
+    tempfile.tempdir = str(Path(log).parent)  # a killed process leaves its temporary folders, empty, where it made them
     if trap is not None:
         trap.set()
     sys.exit(run(argv))

@@ -11,9 +11,9 @@ import torch
 
 from secateur.anatomy import layout as lo
 from secateur.anatomy.anatomy import Anatomy
-from secateur.prune.conversions import CONVERSIONS, Offer, convert_config, offers, tensor_sources
 from secateur.anatomy.families import known
 from secateur.errors import InexpressibleError
+from secateur.prune.conversions import CONVERSIONS, Offer, convert_config, offers, tensor_sources
 from secateur.prune.cut import Cut
 from secateur.prune.shape import resolve
 

@@ -81,7 +81,7 @@ def test_long_documents_are_cut_behind_newlines(monkeypatch: pytest.MonkeyPatch)
 def test_foreign_vocabulary_is_refused() -> None:
     tokenizer = byte_tokenizer()
     check_vocabulary(tokenizer, LETTERS + 256)
-    with pytest.raises(UsageError, match="258 tokens.*257 rows"):
+    with pytest.raises(UsageError, match=r"258 tokens.*257 rows"):
         pack(tokenizer, ["abc"], length=2, vocab_size=257)
 
 

@@ -88,7 +88,7 @@ def test_hub_through_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
     assert list(read_texts(["hf://o/n:en", "hf://o/n"], split="test")) == ["x", "y", "x", "y"]
     assert asked == [("o/n", "en", "test", True), ("o/n", None, "test", True)]
-    with pytest.raises(UsageError, match="hf://o/absent, split 'train'.*Hub"):
+    with pytest.raises(UsageError, match=r"hf://o/absent, split 'train'.*Hub"):
         list(read_texts("hf://o/absent"))
 
 

@@ -1,4 +1,4 @@
-"""Runs the command line under accelerate's FSDP2 on processes without a GPU, which accelerate itself offers for GPUs only.
+"""The command line under accelerate's FSDP2 on processes without a GPU, which accelerate itself offers for GPUs only.
 
 accelerate is told that gloo processes on the CPU are what it takes for several GPUs; sharding is then torch's own.
 ``--stop-after N`` first: fail after N steps.

@@ -70,7 +70,7 @@ def test_a_cached_teacher_gives_nearly_the_curve_of_one_at_hand(llama: Family, t
     again = tiny.heal(llama.child, llama.parent, llama.text, tmp_path / "c", **args)
     assert tiny.curve(again) == tiny.curve(cached)
     assert stamps == {p: p.stat().st_mtime_ns for p in cache.iterdir()}
-    with pytest.raises(UsageError, match="temperature 2.0 there, 1.0 here"):
+    with pytest.raises(UsageError, match=r"temperature 2.0 there, 1.0 here"):
         tiny.heal(llama.child, llama.parent, llama.text, tmp_path / "d", **{**args, "temperature": 1.0})
 
 
@@ -117,7 +117,7 @@ def test_bf16_and_repeated_text(llama: Family, tmp_path: Path) -> None:
 
 def test_pairs_that_do_not_fit(llama: Family, hybrid: Family, tmp_path: Path) -> None:
     other = tiny.parent(tmp_path / "other", vocab=300)
-    with pytest.raises(UsageError, match="258 tokens in its vocabulary.*300"):
+    with pytest.raises(UsageError, match=r"258 tokens in its vocabulary.*300"):
         tiny.heal(llama.child, other, llama.text, tmp_path / "out")
     renamed = tiny.parent(tmp_path / "renamed")
     path = renamed / "tokenizer.json"

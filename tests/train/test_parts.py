@@ -142,3 +142,15 @@ def test_option_languages() -> None:
             parse_tokens(bad, "--tokens")
     with pytest.raises(UsageError, match="'3-5'"):
         parse_pairs("3-5")
+
+
+def test_the_command_has_the_defaults_of_the_library() -> None:
+    import dataclasses
+    import inspect
+
+    from secateur.cli import distill
+
+    options = inspect.signature(distill.run).parameters
+    for field in dataclasses.fields(Settings):
+        if field.name not in ("tokens", "hidden_layers"):
+            assert options[field.name].default == field.default, field.name

@@ -66,14 +66,12 @@ def text(folder: Path, words: int = 4000) -> Path:
     return path
 
 
-def heal(student: Path, teacher: Path | None, texts: Path, out: Path, *, places: Any = {}, **changed: Any) -> Path:
+def heal(student: Path, teacher: Path | None, texts: Path, out: Path, *, places: Any = None, **changed: Any) -> Path:
     """One run; ``correct_teacher`` and any of the settings may be given."""
     correct = changed.pop("correct_teacher", 0)
     reporter = changed.pop("reporter", None)
-    settings = replace(SETTINGS, **changed)
-    distill(
-        student, teacher, [texts], settings, Places(out=out, **places), correct_teacher=correct, reporter=reporter
-    ).weights.close()
+    settings, where = replace(SETTINGS, **changed), Places(out=out, **(places or {}))
+    distill(student, teacher, [texts], settings, where, correct_teacher=correct, reporter=reporter)
     return out
 
 

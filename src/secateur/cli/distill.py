@@ -57,7 +57,7 @@ def run(
     top_k: Annotated[int | None, typer.Option(help="write the teacher's k likeliest tokens to disk, once")] = None,
     cache: Annotated[Path | None, typer.Option(help="folder of the teacher on disk, to use again")] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="compute in bfloat16; weights stay float32")] = False,
-    chunk: Annotated[int, typer.Option(help="tokens whose logits exist at once")] = 1024,
+    chunk: Annotated[int, typer.Option(help="tokens whose logits exist at once")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="seed of the order of the text")] = 0,
     repeat: Annotated[bool, typer.Option("--repeat", help="start over when the text is too short")] = False,
     save_every: Annotated[int | None, typer.Option(help="steps between saved states [default: 1/20]")] = None,

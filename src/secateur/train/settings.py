@@ -48,7 +48,7 @@ class Settings:
     top_k: int | None = None
     bf16: bool = False
     seed: int = 0
-    chunk: int = 1024
+    chunk: int = 512
     save_every: int | None = None
     repeat: bool = False
 
