@@ -10,12 +10,13 @@ Importing this package is cheap: PyTorch is loaded by the first call that needs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from secateur.errors import SecateurError
+from secateur.pruning import prune
 
 if TYPE_CHECKING:
     from secateur.calibrate.stats import Stats
@@ -56,22 +57,6 @@ def plan(
     from secateur.prune.plan import make_plan
 
     return make_plan(model, params=params, bytes_=bytes, keep=keep, layers=layers, stats=stats, layer_score=layer_score)
-
-
-def prune(
-    model: Model, plan: Plan | Mapping[str, int], out: str | Path, *, stats: Stats | None = None, **settings: Any
-) -> Model:
-    """Cut ``model`` to ``plan`` (or to public sizes) and write the checkpoint to ``out``; returns it opened.
-
-    ``stats``: what measured criteria score on. Other keyword arguments are the fields of
-    :class:`secateur.prune.run.Settings`.
-    """
-    from secateur.prune.plan import make_plan
-    from secateur.prune.run import Settings
-    from secateur.prune.run import prune as run
-
-    made = make_plan(model, keep=plan) if isinstance(plan, Mapping) else plan
-    return run(model, made, Path(out), Settings(**settings), stats=stats)
 
 
 __all__ = ["SecateurError", "__version__", "open", "plan", "prune"]
