@@ -98,6 +98,8 @@ def _secateur(argv: list[str], log: str, trap: Trap | None) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
+    # as at a terminal: a test run started in the background of a script would hand down "ignore"
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     tempfile.tempdir = str(Path(log).parent)  # a killed process leaves its temporary folders, empty, where it made them
     if trap is not None:
         trap.set()
