@@ -125,13 +125,6 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     yield Scene(place, parent, whole, plain.before, seconds)
 
 
-@pytest.fixture(autouse=True)
-def nothing_left_over(scene: Scene) -> None:
-    """Each test starts from the parent alone, whatever became of the one before."""
-    if scene.child.exists():
-        _remove(scene.child)
-
-
 def _remove(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()
