@@ -11,7 +11,7 @@ from secateur.demo.hybrid import build
 
 
 def test_open_plan_prune_twice(tmp_path: Path) -> None:
-    """Importing the package's modules must not take the function's name away."""
+    """A second call works like the first: no module of the package hides a function."""
     parent = sc.open(build(tmp_path / "parent"))
     plan = sc.plan(parent, params="60%")
     child = sc.prune(parent, plan, out=tmp_path / "child", score="first")

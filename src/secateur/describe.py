@@ -13,8 +13,8 @@ from secateur.anatomy.anatomy import Anatomy
 from secateur.anatomy.axes import PublicAxis
 from secateur.anatomy.sizes import expressible, tied_axes
 from secateur.model import Model
-from secateur.prune.budget import cost
-from secateur.prune.shape import refusal
+from secateur.pruning.budget import cost
+from secateur.pruning.shape import refusal
 
 
 def describe(model: Model) -> dict[str, Any]:

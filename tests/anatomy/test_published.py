@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from secateur.anatomy.anatomy import Anatomy
-from secateur.prune.configure import child_config
-from secateur.prune.shape import resolve
+from secateur.pruning.configure import child_config
+from secateur.pruning.shape import resolve
 
 #: name -> (config.json, parameters of the model transformers builds from it)
 PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from secateur.calibrate.stats import Stats, calibrate, load_stats
+from secateur.calibration.stats import Stats, calibrate, load_stats
 from secateur.errors import UsageError
 from secateur.model import open_model
 from tests.contract.harness import Parent, ids
@@ -106,7 +106,7 @@ def test_impossible_windows_are_refused(windows: torch.Tensor, parents: dict[str
 WORKER = """
 import sys, torch
 from pathlib import Path
-from secateur.calibrate.stats import calibrate
+from secateur.calibration.stats import calibrate
 from secateur.model import open_model
 torch.set_num_threads(1)
 torch.distributed.init_process_group("gloo", init_method=sys.argv[3], rank=int(sys.argv[4]), world_size=2)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from secateur.calibrate import journal
-from secateur.calibrate.walker import Layer, walk
+from secateur.calibration import journal
+from secateur.calibration.walker import Layer, walk
 from secateur.model import open_model
 from tests.contract.harness import Parent, distance, double_precision, ids, load, logits
 from tests.contract.rows import ROWS

@@ -18,7 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from secateur.evaluate.equality import load_strict
+from secateur.evaluation.equality import load_strict
 
 from . import mutations
 from .command import done, is_message, refused, secateur, tree

@@ -33,7 +33,7 @@ BIG = dict(
 
 # Processes are forked from a server that has imported everything once: starting one takes milliseconds, not seconds.
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.cli.test_interrupted", "secateur.prune.run", "transformers.models.llama"])
+_FORKS.set_forkserver_preload(["tests.cli.test_interrupted", "secateur.pruning.run", "transformers.models.llama"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +172,10 @@ def test_kill_at_twenty_points(scene: Scene) -> None:
 
 EACH_TENSOR = "secateur.checkpoint.writer._pieces"
 TRAPS = {
-    "secateur.prune.run.require_space": False,
-    "secateur.prune.run.write_tensors": False,
-    "secateur.prune.run.copy_passengers": False,
-    "secateur.prune.run.record": False,
+    "secateur.pruning.run.require_space": False,
+    "secateur.pruning.run.write_tensors": False,
+    "secateur.pruning.run.copy_passengers": False,
+    "secateur.pruning.run.record": False,
     "secateur.checkpoint.publish.sync_tree": False,
     "secateur.checkpoint.publish._put_in_place": True,
 }
@@ -213,10 +213,10 @@ def test_kill_between_two_steps(trap: str, overwrite: bool, scene: Scene) -> Non
 @pytest.mark.parametrize(
     "trap",
     [
-        Trap("secateur.prune.run._prepare"),
+        Trap("secateur.pruning.run._prepare"),
         Trap(EACH_TENSOR, 1),
         Trap(EACH_TENSOR, 30),
-        Trap("secateur.prune.run.record"),
+        Trap("secateur.pruning.run.record"),
     ],
 )
 def test_interrupt(trap: Trap, scene: Scene) -> None:
@@ -267,7 +267,7 @@ def test_a_disk_that_fills_while_writing(
 ) -> None:
     """Somebody else took the space after it was checked."""
     disk = small_disk(megabytes)
-    monkeypatch.setattr("secateur.prune.run.require_space", lambda path, nbytes: None)
+    monkeypatch.setattr("secateur.pruning.run.require_space", lambda path, nbytes: None)
     message = refused("prune", scene.parent, "--keep", KEEP, "--shard-size", "20MB", "--out", disk / "child")
     assert "no space left on the device" in message and "hint: Free some space" in message
     assert list(disk.iterdir()) == []

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from secateur.anatomy.anatomy import Anatomy
-from secateur.prune.cut import Cut
-from secateur.prune.keep import KeepSets
+from secateur.pruning.cut import Cut
+from secateur.pruning.keep import KeepSets
 
 from .command import done, refused, secateur, tree
 from .models import CORPUS, SPECIAL, Pool, build

@@ -20,9 +20,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from secateur.anatomy.anatomy import Anatomy
 from secateur.importance import CRITERIA, changed_axes, keep_best
-from secateur.prune.cut import Cut
-from secateur.prune.keep import KeepSets
-from secateur.prune.shape import resolve
+from secateur.pruning.cut import Cut
+from secateur.pruning.keep import KeepSets
+from secateur.pruning.shape import resolve
 
 from .rows import ROWS, VOCAB
 

@@ -13,9 +13,9 @@ from secateur.anatomy import layout as lo
 from secateur.anatomy.anatomy import Anatomy
 from secateur.anatomy.families import known
 from secateur.errors import InexpressibleError
-from secateur.prune.conversions import CONVERSIONS, Offer, convert_config, offers, tensor_sources
-from secateur.prune.cut import Cut
-from secateur.prune.shape import resolve
+from secateur.pruning.conversions import CONVERSIONS, Offer, convert_config, offers, tensor_sources
+from secateur.pruning.cut import Cut
+from secateur.pruning.shape import resolve
 
 from .harness import Parent, build, cached_logits, cut_pair, distance, ids, load, logits, tiny_eps, write
 

@@ -13,7 +13,7 @@ from secateur.anatomy import layout as lo
 from secateur.anatomy.anatomy import Anatomy, TensorDecl
 from secateur.importance import CRITERIA, keep_best
 from secateur.importance.base import Slots
-from secateur.prune.select import mask_tensor
+from secateur.pruning.select import mask_tensor
 
 from .harness import Parent
 

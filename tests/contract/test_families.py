@@ -12,10 +12,10 @@ import pytest
 from secateur.anatomy import layout as lo
 from secateur.anatomy.families import known
 from secateur.errors import InexpressibleError
-from secateur.prune.configure import child_config
-from secateur.prune.cut import Cut
-from secateur.prune.keep import KeepSets
-from secateur.prune.shape import resolve
+from secateur.pruning.configure import child_config
+from secateur.pruning.cut import Cut
+from secateur.pruning.keep import KeepSets
+from secateur.pruning.shape import resolve
 
 from .harness import Parent, cached_logits, cut_pair, distance, load, logits, write
 from .rows import ROWS

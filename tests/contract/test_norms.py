@@ -15,9 +15,9 @@ import torch
 from secateur.anatomy import layout as lo
 from secateur.anatomy.families import family_of
 from secateur.errors import UsageError
-from secateur.prune.cut import Cut
-from secateur.prune.norms import plan_norms
-from secateur.prune.shape import resolve
+from secateur.pruning.cut import Cut
+from secateur.pruning.norms import plan_norms
+from secateur.pruning.shape import resolve
 
 from .harness import Parent, build, cut_pair, distance, load, logits, write
 from .rows import ROWS

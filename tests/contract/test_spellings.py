@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from secateur.prune.cut import Cut
+from secateur.pruning.cut import Cut
 
 from .harness import Parent, distance, load, logits, open_parent, write
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from secateur.evaluate.agreement import AgreementSum, compare, js, kl
-from secateur.evaluate.equality import load_strict
-from secateur.evaluate.perplexity import perplexity
-from secateur.evaluate.stream import Slice
-from secateur.evaluate.windows import IGNORE, Source, make_windows
+from secateur.evaluation.agreement import AgreementSum, compare, js, kl
+from secateur.evaluation.equality import load_strict
+from secateur.evaluation.perplexity import perplexity
+from secateur.evaluation.stream import Slice
+from secateur.evaluation.windows import IGNORE, Source, make_windows
 
 from .models import TEXT, hybrid, tokenizer
 

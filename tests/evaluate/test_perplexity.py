@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from secateur.evaluate import stream
-from secateur.evaluate.equality import load_strict
-from secateur.evaluate.perplexity import Perplexity, perplexity
-from secateur.evaluate.windows import Source, make_windows
+from secateur.evaluation import stream
+from secateur.evaluation.equality import load_strict
+from secateur.evaluation.perplexity import Perplexity, perplexity
+from secateur.evaluation.windows import Source, make_windows
 
 from .models import TEXT, hybrid, tokenizer
 

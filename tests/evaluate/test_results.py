@@ -10,11 +10,11 @@ import pytest
 
 from secateur.cli import run
 from secateur.errors import UsageError
-from secateur.evaluate.results import Settings, evaluate, load_results
-from secateur.evaluate.size import cache_bytes, size
+from secateur.evaluation.results import Settings, evaluate, load_results
+from secateur.evaluation.size import cache_bytes, size
 from secateur.model import open_model
-from secateur.prune.plan import make_plan
-from secateur.prune.run import prune
+from secateur.pruning.plan import make_plan
+from secateur.pruning.run import prune
 
 from .models import TEXT, hybrid
 

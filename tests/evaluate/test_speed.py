@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from secateur.errors import SecateurError, UsageError
-from secateur.evaluate.load import Place
-from secateur.evaluate.speed import SpeedSettings, _orders, measure, summary
+from secateur.evaluation.load import Place
+from secateur.evaluation.speed import SpeedSettings, _orders, measure, summary
 from secateur.model import open_model
 
 

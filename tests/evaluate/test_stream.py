@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from secateur.evaluate import stream as module
-from secateur.evaluate.stream import Reader, logit_slices, stream
-from secateur.evaluate.windows import IGNORE, Window
+from secateur.evaluation import stream as module
+from secateur.evaluation.stream import Reader, logit_slices, stream
+from secateur.evaluation.windows import IGNORE, Window
 from tests.contract.rows import ROWS
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from secateur.errors import UsageError
-from secateur.evaluate.traces import POINTS, healing, importance, record, thin
+from secateur.evaluation.traces import POINTS, healing, importance, record, thin
 
 
 def test_what_is_missing_is_none(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secateur.errors import UsageError
-from secateur.evaluate.windows import IGNORE, Source, _cut, make_windows, read_sources
+from secateur.evaluation.windows import IGNORE, Source, _cut, make_windows, read_sources
 
 from .models import TEXT, tokenizer
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from secateur.calibrate.stats import Stats
+from secateur.calibration.stats import Stats
 from tests.contract.conftest import parents as parents
 from tests.contract.harness import Parent
 

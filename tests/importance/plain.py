@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from secateur.calibrate.stats import Stats, calibrate
+from secateur.calibration.stats import Stats, calibrate
 from secateur.model import open_model
 from tests.contract.harness import Parent, double_precision, ids, load
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from secateur.calibrate.stats import Stats
+from secateur.calibration.stats import Stats
 from secateur.errors import UsageError
 from secateur.importance import MEASURED, Scores
 from secateur.importance.base import changed_axes, keep_best
-from secateur.prune.shape import resolve
+from secateur.pruning.shape import resolve
 from tests.contract.harness import Parent, ids, write
 
 from .plain import Watched, agg, measure

@@ -11,8 +11,8 @@ import torch
 from secateur.importance import depth
 from secateur.importance.whole import next_token_loss
 from secateur.model import open_model
-from secateur.prune.cut import Cut
-from secateur.prune.keep import KeepSets
+from secateur.pruning.cut import Cut
+from secateur.pruning.keep import KeepSets
 from tests.contract.harness import Parent, cut_pair, double_precision, ids, load, logits, write
 
 from .plain import measure

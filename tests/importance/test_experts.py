@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from secateur.calibrate.stats import Stats
+from secateur.calibration.stats import Stats
 from secateur.importance import MEASURED
 from secateur.importance.experts import starved
 from tests.contract.harness import Parent, double_precision, ids, load, write

@@ -11,17 +11,17 @@ import pytest
 from typer.testing import CliRunner
 
 from secateur.anatomy.sizes import violations
-from secateur.calibrate.stats import Stats
+from secateur.calibration.stats import Stats
 from secateur.cli import app
 from secateur.errors import BudgetError, UsageError
-from secateur.evaluate.traces import importance as read_document
+from secateur.evaluation.traces import importance as read_document
 from secateur.importance import depth
 from secateur.model import open_model
-from secateur.prune.budget import cost
-from secateur.prune.marginal import Budget, read_curves, search_marginal
-from secateur.prune.plan import make_plan
-from secateur.prune.run import Settings, prune
-from secateur.prune.shape import resolve
+from secateur.pruning.budget import cost
+from secateur.pruning.marginal import Budget, read_curves, search_marginal
+from secateur.pruning.plan import make_plan
+from secateur.pruning.run import Settings, prune
+from secateur.pruning.shape import resolve
 from tests.contract.harness import Parent, double_precision, ids, load, logits, write
 
 from .plain import measure

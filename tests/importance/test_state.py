@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from secateur.anatomy import layout as lo
-from secateur.calibrate import states
-from secateur.calibrate.states_reference import energies_reference
-from secateur.calibrate.stats import Stats
+from secateur.calibration import states
+from secateur.calibration.states_reference import energies_reference
+from secateur.calibration.stats import Stats
 from secateur.importance import MEASURED
 from secateur.importance.base import keep_best
 from secateur.kernels.reference import ssd_reference
-from secateur.prune.cut import Cut
-from secateur.prune.shape import resolve
+from secateur.pruning.cut import Cut
+from secateur.pruning.shape import resolve
 from tests.contract.harness import Parent, cut_pair, distance, logits, write
 
 from .plain import measure

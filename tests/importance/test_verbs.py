@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from secateur.calibrate.stats import load_stats
+from secateur.calibration.stats import load_stats
 from secateur.cli import app
 from secateur.importance import MEASURED
 from secateur.importance.depth import LAYER_SCORES

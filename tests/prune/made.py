@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from secateur.prune.vocab import (
+from secateur.pruning.vocab import (
     VocabTrim,
     choose_tokens,
     needed_tokens,
     trim_tokenizer,
 )
-from secateur.prune.vocab_tokenizer import BYTE_TOKENS, byte_level_alphabet
+from secateur.pruning.vocab_tokenizer import BYTE_TOKENS, byte_level_alphabet
 
 CORPUS = [
     "The secateurs cut the dead wood; the living wood heals. Cutting is easy, healing takes time.",

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from secateur.errors import CheckpointError, UsageError
-from secateur.prune.vocab import (
+from secateur.pruning.vocab import (
     choose_tokens,
     close_tokens,
     count_tokens,
@@ -25,7 +25,7 @@ from secateur.prune.vocab import (
     trim_tokenizer,
     verify_trim,
 )
-from secateur.prune.vocab_tokenizer import Pair, parse_bpe, run_bpe
+from secateur.pruning.vocab_tokenizer import Pair, parse_bpe, run_bpe
 from tests.prune.made import (
     CORPUS,
     HELD_OUT,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secateur.errors import BudgetError, CheckpointError, ConfigError, SecateurError, UsageError
-from secateur.prune.vocab import (
+from secateur.pruning.vocab import (
     choose_tokens,
     count_tokens,
     needed_tokens,

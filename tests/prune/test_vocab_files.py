@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from secateur.prune.vocab import (
+from secateur.pruning.vocab import (
     choose_tokens,
     verify_trim,
 )

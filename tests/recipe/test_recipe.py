@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from secateur.calibrate import journal
+from secateur.calibration import journal
 from secateur.cli import recipe as verb
 from secateur.errors import UsageError
-from secateur.prune.repair import run as repairing
+from secateur.pruning.repair import run as repairing
 from secateur.recipe.execute import Decision, decide, run_recipe
 from secateur.recipe.fingerprint import read_note
 from secateur.recipe.options import verbs
@@ -160,7 +160,7 @@ def test_options_are_those_of_the_command_line(verb: str, monkeypatch: pytest.Mo
 def test_kill_in_the_middle(place: Path) -> None:
     """kill -9 while the child is being written: nothing half-written counts, and the next run goes on."""
     code = (
-        "import os, signal, sys, secateur.prune.run as r\n"
+        "import os, signal, sys, secateur.pruning.run as r\n"
         "r._write_files = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from secateur.cli import main\n"
         "main(sys.argv[1:])\n"

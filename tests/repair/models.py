@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from secateur.model import Model, open_model
-from secateur.prune.plan import make_plan
-from secateur.prune.run import Settings, prune
+from secateur.pruning.plan import make_plan
+from secateur.pruning.run import Settings, prune
 from tests.contract.harness import Parent
 from tests.contract.row import VOCAB
 

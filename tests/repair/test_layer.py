@@ -14,10 +14,10 @@ from torch import nn
 
 from secateur.errors import UsageError
 from secateur.model import Model, open_model
-from secateur.prune.recorded import recorded_cut
-from secateur.prune.repair import layer as under_test
-from secateur.prune.repair.layer import LayerRepair, Task, norms, split, stream_gain, writers
-from secateur.prune.repair.pair import Pair, walk_pair
+from secateur.pruning.recorded import recorded_cut
+from secateur.pruning.repair import layer as under_test
+from secateur.pruning.repair.layer import LayerRepair, Task, norms, split, stream_gain, writers
+from secateur.pruning.repair.pair import Pair, walk_pair
 from tests.contract.harness import Parent, double_precision, load
 
 from .models import batches, cut, last_states, windows

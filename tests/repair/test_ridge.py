@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from secateur.prune.repair.ridge import Sums, fitted_scale, solve
+from secateur.pruning.repair.ridge import Sums, fitted_scale, solve
 
 
 def problem(tokens: int = 60, inputs: int = 7, outputs: int = 4, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 
 from secateur.errors import UsageError
 from secateur.model import open_model
-from secateur.prune.provenance import FILE
-from secateur.prune.recorded import recorded_cut
-from secateur.prune.repair import layer as layer_code
-from secateur.prune.repair import run as under_test
-from secateur.prune.repair.layer import Repair
-from secateur.prune.repair.run import RepairSettings, repair
+from secateur.pruning.provenance import FILE
+from secateur.pruning.recorded import recorded_cut
+from secateur.pruning.repair import layer as layer_code
+from secateur.pruning.repair import run as under_test
+from secateur.pruning.repair.layer import Repair
+from secateur.pruning.repair.run import RepairSettings, repair
 from tests.contract.harness import Parent, double_precision, load
 
 from .models import cut, last_states, windows

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from secateur.report import collect, write
+from secateur.reporting import collect, write
 
 from .browser import CHROMIUM, DRIVER, Browser, browser
 from .documents import document, entry, full, importance

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from secateur.cli import run
-from secateur.report import collect, render, write
-from secateur.report.page import embed
+from secateur.reporting import collect, render, write
+from secateur.reporting.page import embed
 from tests.evaluate.models import TEXT, hybrid
 
 from .documents import document, entry, full, importance, record

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from secateur.errors import UsageError
-from secateur.report import Collected, audit, collect, words
-from secateur.report.view import view
+from secateur.reporting import Collected, audit, collect, words
+from secateur.reporting.view import view
 
 from .documents import document, entry, full, healing, record
 

@@ -12,7 +12,7 @@ import torch
 
 from secateur.checkpoint import TensorStore
 from secateur.errors import CheckpointError, SecateurError, UsageError
-from secateur.evaluate.equality import load_strict
+from secateur.evaluation.equality import load_strict
 from secateur.train import TrainingError
 from secateur.train.loop import Step
 

@@ -13,8 +13,8 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import secateur as sc
-from secateur.prune.plan import make_plan
-from secateur.prune.run import prune
+from secateur.pruning.plan import make_plan
+from secateur.pruning.run import prune
 from secateur.train import Places, Settings, distill
 from tests.data.tokenizers_ import byte_tokenizer
 

@@ -41,12 +41,12 @@ def run(
 ) -> None:
     import torch
 
-    from secateur.calibrate.ranks import joined
-    from secateur.calibrate.stats import calibrate
+    from secateur.calibration.ranks import joined
+    from secateur.calibration.stats import calibrate
     from secateur.data import check_vocabulary, load_tokenizer, pack, read_texts
     from secateur.importance import depth, experts, taylor
     from secateur.model import open_model
-    from secateur.prune.choose import can_keep
+    from secateur.pruning.choose import can_keep
 
     with joined(device), open_model(model, revision=revision) as opened:
         tokenizer = load_tokenizer(opened.folder)

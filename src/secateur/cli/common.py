@@ -58,7 +58,7 @@ def parse_indices(text: str, option: str) -> list[int]:
 
 def parse_size(text: str) -> int:
     """``5GB`` -> bytes."""
-    from secateur.prune.budget import parse_amount
+    from secateur.pruning.budget import parse_amount
 
     return parse_amount(text, 0, "bytes")
 

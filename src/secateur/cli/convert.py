@@ -27,7 +27,7 @@ def run(
     revision: Annotated[str | None, typer.Option(help="hub revision")] = None,
 ) -> None:
     from secateur.model import open_model
-    from secateur.prune.convert import convert, offer_to
+    from secateur.pruning.convert import convert, offer_to
 
     with open_model(model, revision=revision) as source:
         offer = offer_to(source, to)

@@ -26,10 +26,10 @@ def run(
     from secateur.checkpoint import publish
     from secateur.demo.hybrid import build
     from secateur.describe import describe
-    from secateur.evaluate.equality import verify
+    from secateur.evaluation.equality import verify
     from secateur.model import open_model
-    from secateur.prune.plan import make_plan
-    from secateur.prune.run import prune
+    from secateur.pruning.plan import make_plan
+    from secateur.pruning.run import prune
 
     with tempfile.TemporaryDirectory(prefix="secateur-demo-") as scratch:
         folder = Path(scratch) / "demo"

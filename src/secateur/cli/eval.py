@@ -15,7 +15,7 @@ from secateur.cli.common import err, human_bytes, human_count, out, parse_size, 
 from secateur.errors import UsageError
 
 if TYPE_CHECKING:
-    from secateur.evaluate.results import Settings
+    from secateur.evaluation.results import Settings
 
 NAME = "eval"
 HELP = """Measure loss, perplexity and bits per byte on text; with a parent also KL, JS and top-1 agreement.
@@ -84,9 +84,9 @@ def settings_of(
     rounds: int, samples: int,
 ) -> Settings:  # fmt: skip
     """The settings that the shared options describe."""
-    from secateur.evaluate.load import Place
-    from secateur.evaluate.results import Settings
-    from secateur.evaluate.speed import SpeedSettings
+    from secateur.evaluation.load import Place
+    from secateur.evaluation.results import Settings
+    from secateur.evaluation.speed import SpeedSettings
 
     return Settings(
         window=window,
@@ -103,7 +103,7 @@ def measured(models: Sequence[str], parent: str | None, text: Sequence[str], set
     """Open and evaluate, with a progress bar."""
     from contextlib import ExitStack
 
-    from secateur.evaluate.results import evaluate
+    from secateur.evaluation.results import evaluate
     from secateur.model import open_model
 
     with ExitStack() as stack:

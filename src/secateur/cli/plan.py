@@ -14,9 +14,9 @@ from secateur.cli.common import human_bytes, human_count, out, parse_indices, pa
 from secateur.errors import UsageError
 
 if TYPE_CHECKING:
-    from secateur.calibrate.stats import Stats
+    from secateur.calibration.stats import Stats
     from secateur.model import Model
-    from secateur.prune.plan import Plan
+    from secateur.pruning.plan import Plan
 
 NAME = "plan"
 HELP = """Choose a smaller shape and say exactly what it will cost. A config.json is enough.
@@ -81,7 +81,7 @@ def read_stats(path: Path | None, model: Model) -> Stats | None:
     """The statistics that ``--stats`` names."""
     if path is None:
         return None
-    from secateur.calibrate.stats import load_stats
+    from secateur.calibration.stats import load_stats
 
     return load_stats(path, model)
 
@@ -96,7 +96,7 @@ def from_options(
     layer_score: str | None = None,
 ) -> Plan:
     """The plan that the shared options describe."""
-    from secateur.prune.plan import make_plan
+    from secateur.pruning.plan import make_plan
 
     wanted = parse_keep(keep)
     count = wanted.pop("layers", None)

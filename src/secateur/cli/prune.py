@@ -68,8 +68,8 @@ def run(
     revision: Revision = None,
 ) -> None:
     from secateur.model import open_model
-    from secateur.prune.plan import load_plan
-    from secateur.prune.run import Settings, prune
+    from secateur.pruning.plan import load_plan
+    from secateur.pruning.run import Settings, prune
 
     with open_model(model, revision=revision) as parent:
         measured = read_stats(stats, parent)

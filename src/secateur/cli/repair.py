@@ -11,7 +11,7 @@ from rich.table import Table
 from secateur.cli.common import out, step_progress
 
 if TYPE_CHECKING:
-    from secateur.prune.repair.layer import Repair
+    from secateur.pruning.repair.layer import Repair
 
 NAME = "repair"
 HELP = """Repair a cut child in closed form: norm factors, and least squares for what writes the residual stream.
@@ -39,7 +39,7 @@ def run(
 ) -> None:
     from secateur.data import check_vocabulary, load_tokenizer, pack, read_texts
     from secateur.model import open_model
-    from secateur.prune.repair.run import RepairSettings, repair
+    from secateur.pruning.repair.run import RepairSettings, repair
 
     with open_model(parent) as a, open_model(child) as b:
         tokenizer = load_tokenizer(a.folder)

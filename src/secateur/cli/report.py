@@ -61,7 +61,7 @@ def run(
     check_file(save, "--out")
     if save.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--out {save}: the page is HTML; name it *.html")
-    from secateur.report import collect, write
+    from secateur.reporting import collect, write
 
     settings = settings_of(limit, window, stride, batch, device, dtype, fast, speed, rounds, samples)
     with progress() as told:

@@ -11,7 +11,7 @@ from rich.table import Table
 from secateur.cli.common import out, print_json
 
 if TYPE_CHECKING:
-    from secateur.evaluate.equality import Equality
+    from secateur.evaluation.equality import Equality
 
 NAME = "verify"
 HELP = """Compare a child with its masked parent through plain transformers. Holds both in memory.
@@ -30,7 +30,7 @@ def run(
 ) -> None:
     from dataclasses import asdict
 
-    from secateur.evaluate.equality import verify
+    from secateur.evaluation.equality import verify
     from secateur.model import open_model
 
     with open_model(parent) as a, open_model(child) as b:

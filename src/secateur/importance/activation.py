@@ -24,7 +24,7 @@ import numpy as np
 
 from secateur.anatomy.anatomy import Anatomy, Scope
 from secateur.anatomy.grids import reduce_to
-from secateur.calibrate.stats import Stats
+from secateur.calibration.stats import Stats
 from secateur.errors import UsageError
 from secateur.importance import experts, state
 from secateur.importance.base import Reader, Scores, Slots

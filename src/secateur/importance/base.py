@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from secateur.anatomy.anatomy import Anatomy, Scope
-from secateur.calibrate.stats import Stats
-from secateur.prune.keep import KeepSets
+from secateur.calibration.stats import Stats
+from secateur.pruning.keep import KeepSets
 
 Scores = Mapping[tuple[str, Scope], NDArray[np.float64]]
 #: Reads one tensor of the parent by its on-disk name.

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.anatomy.anatomy import Anatomy
-from secateur.calibrate.stats import Stats, check_windows
+from secateur.calibration.stats import Stats, check_windows
 from secateur.errors import UsageError
 from secateur.importance.whole import decoder_layers, load_whole, next_token_loss
 from secateur.model import Model

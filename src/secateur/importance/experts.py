@@ -2,7 +2,7 @@
 
 Papers: Minitron (arXiv 2407.14679) for the aggregation over samples and tokens; scoring an expert by what it adds to
 the stream, as NVIDIA's Model-Optimizer does, here weighted by the router. Statistics:
-:mod:`secateur.calibrate.experts`, whose glossary applies.
+:mod:`secateur.calibration.experts`, whose glossary applies.
 
     experts      s_e      = norm[e] / tokens of the text
     expert_ffn   s_(e,j)  = sqrt( l2mean[e, j] )
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.anatomy.anatomy import Anatomy, Scope
-from secateur.calibrate.stats import Stats
+from secateur.calibration.stats import Stats
 from secateur.errors import UsageError
 from secateur.importance.base import Slots
 

@@ -18,7 +18,7 @@ import torch
 
 from secateur.anatomy.anatomy import Anatomy, Scope
 from secateur.anatomy.grids import reduce_to
-from secateur.calibrate.stats import Stats
+from secateur.calibration.stats import Stats
 from secateur.errors import UsageError
 from secateur.importance.base import Reader, Scores, Slots
 from secateur.importance.places import Place, Vector, readers, statistic, stored

@@ -16,7 +16,7 @@ from secateur.anatomy import layout as lo
 from secateur.anatomy.anatomy import Anatomy
 from secateur.anatomy.grids import grids
 from secateur.anatomy.sizes import tied_axes
-from secateur.calibrate.stats import Stats
+from secateur.calibration.stats import Stats
 
 Vector = NDArray[np.float64]
 #: Axes of a Mamba mixer that the x part of in_proj shows before the convolution, the best source in arXiv 2504.11409.

@@ -1,4 +1,4 @@
-"""SSM state entries (``ssm_state``) by what passes through them; statistics: :mod:`secateur.calibrate.states`.
+"""SSM state entries (``ssm_state``) by what passes through them; statistics: :mod:`secateur.calibration.states`.
 
     output energy   s_n = sqrt( sum over heads of  sum_t P_t[n] C_t[n]^2 )
     balanced        s_n = sqrt( sum over heads of  (sum_t P_t[n]) (sum_t Q_t[n]) )
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.anatomy.anatomy import Anatomy, Scope
-from secateur.calibrate.stats import Stats
+from secateur.calibration.stats import Stats
 from secateur.errors import UsageError
 from secateur.importance.base import Slots
 

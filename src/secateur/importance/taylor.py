@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from secateur.anatomy.anatomy import Anatomy
-from secateur.calibrate.stats import Stats, check_windows
+from secateur.calibration.stats import Stats, check_windows
 from secateur.errors import UsageError
 from secateur.importance.base import Reader, Scores, Slots
 from secateur.importance.units import Vector, plain_sums, sum_units

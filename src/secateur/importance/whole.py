@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secateur.calibrate.skeleton import quiet
+from secateur.calibration.skeleton import quiet
 from secateur.errors import CheckpointError
 from secateur.model import Model
 

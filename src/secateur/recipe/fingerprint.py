@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from secateur.errors import CheckpointError
-from secateur.prune.provenance import versions
+from secateur.pruning.provenance import versions
 from secateur.recipe.options import MADE
 from secateur.recipe.steps import Recipe, Step
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from secateur.checkpoint import DTYPES, TensorSpec, copy_passengers, list_passengers, publish, write_json, write_tensors
 from secateur.errors import CheckpointError
 from secateur.model import Model
-from secateur.prune.provenance import FILE
+from secateur.pruning.provenance import FILE
 
 
 def on_disk(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

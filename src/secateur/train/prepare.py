@@ -14,7 +14,7 @@ from secateur.checkpoint.hashing import FileHasher
 from secateur.data import check_vocabulary, load_tokenizer
 from secateur.errors import CheckpointError, UsageError
 from secateur.model import Model
-from secateur.prune.provenance import FILE
+from secateur.pruning.provenance import FILE
 
 RUN = "run.json"
 

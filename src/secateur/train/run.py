@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import torch
 
 from secateur.errors import UsageError
-from secateur.evaluate.equality import load_strict
+from secateur.evaluation.equality import load_strict
 from secateur.kernels import fast
 from secateur.model import Model, open_model
-from secateur.prune.provenance import FORMAT, versions
+from secateur.pruning.provenance import FORMAT, versions
 from secateur.train import prepare, state
 from secateur.train.cache import TeacherCache
 from secateur.train.export import export, gathered, on_disk

@@ -1,0 +1,1 @@
+"""Plan, cut and repair."""

@@ -1,0 +1,252 @@
+"""Repairs of one layer: fitted norm factors, then least squares for every linear that writes the residual stream.
+
+Each repair is fitted on some batches of the *compressed* stream and judged on others: it stays only when it lowers the
+layer's error there, || parent stream (kept channels) - child stream ||^2 after the layer.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from secateur.anatomy import layout as lo
+from secateur.calibration.walker import Layer
+from secateur.checkpoint import DTYPES
+from secateur.errors import UsageError
+from secateur.pruning.cut import Cut
+from secateur.pruning.repair.pair import Pair, captured
+from secateur.pruning.repair.ridge import Sums, fitted_scale, solve
+from secateur.pruning.select import flat_index
+
+METHODS = ("norm", "least-squares")
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One attempt. ``before`` / ``after``: relative error of the layer's output on the judging batches."""
+
+    layer: int
+    tensor: str
+    method: str
+    before: float
+    after: float
+
+    @property
+    def applied(self) -> bool:
+        """Whether it stayed: only a repair that lowers the error does."""
+        return self.after < self.before
+
+
+def split(batches: Sequence[int]) -> tuple[list[int], list[int]]:
+    """(fitting, judging) batches, never the same: every fourth judges, or the last of fewer.
+
+    Raises UsageError with fewer than two.
+    """
+    if len(batches) < 2:
+        raise UsageError(f"{len(batches)} batches of text, expected at least 2: some fit, others judge")
+    judge = list(batches)[3::4] or list(batches)[-1:]
+    return [b for b in batches if b not in judge], judge
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One layer under repair. ``targets[b]``: parent's stream after the layer, kept channels, (batch, tokens, d)."""
+
+    pair: Pair
+    targets: list[torch.Tensor]
+    fit: list[int]
+    judge: list[int]
+
+    @classmethod
+    def of(cls, pair: Pair) -> Task:
+        fit, judge = split(pair.batches)
+        return cls(pair, [pair.run("parent", b)[..., pair.rows] for b in pair.batches], fit, judge)
+
+    def error(self) -> float:
+        """Relative error of the child's stream after the layer, on the judging batches."""
+        off = sum(float((self.pair.run("child", b) - self.targets[b]).double().square().sum()) for b in self.judge)
+        return off / max(sum(float(self.targets[b].double().square().sum()) for b in self.judge), 1e-30)
+
+
+@dataclass
+class LayerRepair:
+    """Repairs layer after layer as :func:`secateur.pruning.repair.pair.walk_pair` visits them.
+
+    ``methods``: any of :data:`METHODS`. ``damp``: ridge, relative to the Gram's mean diagonal. ``feedback``: aim at the
+    parent's stream where the linear's output enters it unchanged, so that a layer also makes up for what earlier layers
+    lost. ``changed``: on-disk names and new tensors of the child.
+    """
+
+    cut: Cut
+    methods: tuple[str, ...] = METHODS
+    damp: float = 1e-2
+    feedback: bool = True
+    log: list[Repair] = field(default_factory=list)
+    changed: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def __call__(self, pair: Pair) -> None:
+        task = Task.of(pair)
+        error = task.error()
+        if "norm" in self.methods:
+            for name, module in norms(pair.child):
+                error = self._try(task, name, "norm factor", functools.partial(self._norm, task, module, name), error)
+        if "least-squares" in self.methods:
+            for name, linear in writers(pair.child):
+                apply = functools.partial(self._ridge, task, linear, name)
+                error = self._try(task, name, "least squares", apply, error)
+
+    def _try(self, task: Task, name: str, method: str, apply: Callable[[], bool], error: float) -> float:
+        """Apply one repair, keep it if the judging batches agree; returns the error that holds now.
+
+        Judged as it will be stored: rounded to the dtype the tensor has on disk.
+        """
+        child = task.pair.child
+        module = child.module(name)
+        assert module is not None
+        saved = {k: p.detach().clone() for k, p in module.named_parameters(recurse=False)}
+        if not apply():
+            return error
+        prefix = child.anatomy.layer_prefix(child.index) + name.rpartition(".")[0]
+        stored = task.pair.child_stream.skeleton.source
+        for k, p in module.named_parameters(recurse=False):
+            p.data.copy_(p.data.to(DTYPES[stored.dtype(f"{prefix}.{k}")][0]))
+        attempt = Repair(child.index, name, method, error, task.error())
+        self.log.append(attempt)
+        if not attempt.applied:
+            for k, old in saved.items():
+                getattr(module, k).data.copy_(old)
+            return error
+        for k, p in module.named_parameters(recurse=False):
+            self.changed[f"{prefix}.{k}"] = p.detach().clone()
+        return attempt.after
+
+    def _norm(self, task: Task, module: nn.Module, name: str) -> bool:
+        """Multiply the norm's effective weight by the scale that brings its output closest to the parent's."""
+        pair = task.pair
+        other, kept = pair.parent.module(name), self._kept_channels(pair.parent, name)
+        if other is None:
+            return False
+        want, got = self._outputs(pair, other, module, task.fit[0])
+        if want[..., kept].shape != got.shape:
+            return False  # a norm inside units of which some are gone (per-head q and k norms)
+        outputs = (self._outputs(pair, other, module, b) for b in task.fit)
+        g = fitted_scale((want[..., kept], got) for want, got in outputs)
+        offset = 1.0 if _stored_minus_one(pair.child, name) else 0.0
+        weight: torch.Tensor = module.weight  # type: ignore[assignment]
+        weight.data.copy_((weight.data.double() + offset) * g - offset)
+        return True
+
+    @staticmethod
+    def _outputs(pair: Pair, parent: nn.Module, child: nn.Module, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a module of the parent and its twin in the child put out."""
+        with captured(parent) as want:
+            pair.run("parent", batch)
+        with captured(child) as got:
+            pair.run("child", batch)
+        return want["out"], got["out"]
+
+    def _kept_channels(self, parent: Layer, name: str) -> torch.Tensor:
+        """Channels of the parent's norm that the child still has, in the child's order."""
+        node = next(layout.dims[0] for _, _, n, layout in parent.anatomy.layer_tensors(parent.index) if n == name)
+        anatomy = parent.anatomy
+        lookup = self.cut.keep.lookup(parent.index)
+        return torch.from_numpy(flat_index(node, lookup, anatomy.sizes, anatomy.parents, {}))
+
+    def _ridge(self, task: Task, module: nn.Linear, name: str) -> bool:
+        """Least squares of the linear's output towards what the layer still lacks.
+
+        Where something lies between the output and the stream, the target is the output of the parent's twin.
+        """
+        pair = task.pair
+        gain = stream_gain(pair, module, task.fit[0]) if self.feedback else None
+        twin = pair.parent.module(name)
+        if gain is None and twin is None:
+            return False
+        sums = Sums.zeros(module.in_features, module.out_features)
+        for b in task.fit:
+            with captured(module) as seen:
+                out = pair.run("child", b)
+            if gain is not None:
+                # the layer adds gain * output to the stream: the output must grow by what the stream lacks
+                sums.add(seen["in"], seen["out"] + (task.targets[b] - out) / gain)
+            elif twin is not None:
+                with captured(twin) as want:
+                    pair.run("parent", b)
+                sums.add(seen["in"], want["out"][..., pair.rows])
+        if not sums.finite:
+            return False
+        weight, bias = solve(sums, module.weight.data, damp=self.damp, with_bias=module.bias is not None)
+        module.weight.data.copy_(weight)
+        if bias is not None:
+            module.bias.data.copy_(bias)
+        return True
+
+
+def stream_gain(pair: Pair, module: nn.Linear, batch: int) -> float | None:
+    """The number g by which a linear's output is multiplied when the layer adds it to the stream, None when it is not.
+
+    Found by nudging the output by noise of its own size, another number in every channel of every token: a norm, a
+    gate, another linear or a mixing of tokens on the way all give a response that is no multiple of the noise. A
+    sub-block that answers with less than a hundredth of it is taken for silence.
+    """
+    with captured(module) as seen:
+        plain = pair.run("child", batch)
+    noise = torch.randn(seen["out"].shape, generator=torch.Generator().manual_seed(batch))
+    noise = noise.to(seen["out"]) * seen["out"].std()
+    handle = module.register_forward_hook(lambda m, args, out: out + noise)
+    try:
+        moved = (pair.run("child", batch) - plain).double()
+    finally:
+        handle.remove()
+    energy = float(noise.double().square().sum())
+    if not energy or moved.shape != noise.shape:
+        return None
+    gain = float((moved * noise).sum()) / energy
+    rest = float((moved - gain * noise).square().sum())
+    return gain if gain and rest <= (1e-2 * gain) ** 2 * energy else None
+
+
+def writers(layer: Layer) -> Iterator[tuple[str, nn.Linear]]:
+    """Linears whose output enters the residual stream, in the order of the layer's sub-blocks."""
+    for name, layout in _own_tensors(layer):
+        module = layer.module(name)
+        if (
+            name.endswith(".weight")
+            and len(layout.dims) == 2
+            and layout.dims[0] == lo.Axis("d")
+            and isinstance(module, nn.Linear)
+            and _same_names(layer, name, module)
+        ):
+            yield name, module
+
+
+def norms(layer: Layer) -> Iterator[tuple[str, nn.Module]]:
+    """Norms with a weight, in order."""
+    for name, layout in _own_tensors(layer):
+        module = layer.module(name)
+        if module is None or lo.norm_extent(layout, layer.anatomy.sizes) is None:
+            continue
+        if hasattr(module, "weight") and _same_names(layer, name, module):
+            yield name, module
+
+
+def _own_tensors(layer: Layer) -> Iterator[tuple[str, lo.Layout]]:
+    """A layer's tensors but those of a block it shares: other layers would see them change."""
+    shared = layer.anatomy.family.shared
+    for _, _, name, layout in layer.anatomy.layer_tensors(layer.index):
+        if shared is None or not name.startswith(shared.prefix):
+            yield name, layout
+
+
+def _same_names(layer: Layer, name: str, module: nn.Module) -> bool:
+    """Whether the parameters of a module have the names they have on disk (transformers renames some)."""
+    prefix = layer.anatomy.layer_prefix(layer.index) + name.rpartition(".")[0]
+    return all(f"{prefix}.{k}" in layer.anatomy.tensors for k, _ in module.named_parameters(recurse=False))
+
+
+def _stored_minus_one(layer: Layer, name: str) -> bool:
+    return any(n == name and layout.norm == "1+" for _, _, n, layout in layer.anatomy.layer_tensors(layer.index))

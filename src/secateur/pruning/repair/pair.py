@@ -1,0 +1,88 @@
+"""Parent and child walked side by side: the same text through both, one layer of each in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.calibration.walker import Layer, Stream, open_stream
+from secateur.model import Model
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One layer of the child with the parent layer it came from. ``rows``: kept channels of the residual stream."""
+
+    parent: Layer
+    child: Layer
+    rows: torch.Tensor
+    parent_stream: Stream
+    child_stream: Stream
+
+    def run(self, side: str, batch: int) -> torch.Tensor:
+        """Output of one side's layer for one batch, from the hidden states that enter it."""
+        stream, layer = (self.parent_stream, self.parent) if side == "parent" else (self.child_stream, self.child)
+        return stream.calls.run(layer.block, layer.index, batch, stream.hidden[batch])
+
+    @property
+    def batches(self) -> range:
+        return range(len(self.child_stream.hidden))
+
+
+#: Repairs one layer in place; called once per child layer, before its outputs are computed for the next one.
+Visit = Callable[[Pair], None]
+
+
+@torch.no_grad()
+def walk_pair(
+    parent: Model,
+    child: Model,
+    layers: Sequence[int],
+    rows: Sequence[int],
+    batches: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    visit: Visit,
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Stream ``batches`` of (parent ids, child ids) through both models.
+
+    ``layers[j]`` is the parent layer child layer j came from; parent layers in between are run and passed by.
+    """
+    a = open_stream(parent, [p for p, _ in batches])
+    b = open_stream(child, [c for _, c in batches])
+    kept = torch.as_tensor(list(rows))
+    at = 0
+    for j, old in enumerate(layers):
+        while at < old:
+            with a.loaded(at) as skipped:
+                a.advance(skipped)
+            at += 1
+        with a.loaded(old) as parent_layer, b.loaded(j) as child_layer:
+            visit(Pair(parent_layer, child_layer, kept, a, b))
+            a.advance(parent_layer)
+            b.advance(child_layer)
+        at = old + 1
+        if progress is not None:
+            progress(j + 1, len(layers))
+
+
+@contextmanager
+def captured(module: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
+    """Input and output of a module's last call, as ``"in"`` and ``"out"``."""
+    seen: dict[str, torch.Tensor] = {}
+
+    def look(m: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        seen["in"], seen["out"] = args[0], out
+
+    handle = module.register_forward_hook(look)
+    try:
+        yield seen
+    finally:
+        handle.remove()
