@@ -25,6 +25,7 @@ from secateur.anatomy.anatomy import Anatomy
 from secateur.calibration.journal import Journal
 from secateur.calibration.skeleton import Skeleton, quiet
 from secateur.errors import UsageError
+from secateur.kernels import fast
 from secateur.model import Model
 
 #: Told the number of finished (layer, batch) steps and of all.
@@ -142,11 +143,12 @@ class Stream:
 
     @contextlib.contextmanager
     def loaded(self, index: int) -> Iterator[Layer]:
-        """Layer ``index`` with its weights, given back afterwards."""
+        """Layer ``index`` with its weights and fast kernels, given back afterwards."""
         anatomy = self.skeleton.source.anatomy
         block = self.skeleton.load(index)
         try:
-            yield Layer(index, anatomy.kinds[index], block, anatomy)
+            with fast(block):
+                yield Layer(index, anatomy.kinds[index], block, anatomy)
         finally:
             self.skeleton.free(index)
 
