@@ -1,0 +1,75 @@
+"""The driver: ``python -m benchmarks.halving.run oneshot --parent CHECKPOINT --work OUT``; see the package."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from benchmarks.halving import axes, budget, healing, oneshot
+from benchmarks.halving.bench import Bench
+from benchmarks.halving.units import Unit, run_all
+
+from secateur.errors import SecateurError
+
+RESULTS = Path(__file__).parents[1] / "results"
+EXPERIMENTS: dict[str, Any] = {"oneshot": oneshot, "healing": healing, "budget": budget, "axes": axes}
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(prog="python -m benchmarks.halving.run", description="Run what has no result yet.")
+    p.add_argument("experiments", nargs="+", choices=sorted(EXPERIMENTS))
+    p.add_argument("--parent", type=Path, required=True, help="checkpoint of the trained parent")
+    p.add_argument("--data", type=Path, default=os.environ.get("SECATEUR_DATA"), help="folder of text files")
+    p.add_argument("--work", type=Path, required=True, help="token cache, statistics, unfinished runs")
+    p.add_argument("--results", type=Path, default=RESULTS)
+    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    p.add_argument("--shapes", nargs="+", default=["45", "60"])
+    p.add_argument("--samples", type=int, default=64, help="calibration windows")
+    p.add_argument("--rows", type=int, default=128, help="rows of judging text")
+    p.add_argument("--judge", choices=["held-out", "train"], default="held-out")
+    p.add_argument("--length", type=int, default=512, help="tokens in a window")
+    p.add_argument("--only", nargs="+", default=[], help="units whose name holds all of these")
+    return p.parse_args(arguments)
+
+
+def units(name: str, bench: Bench, settings: argparse.Namespace) -> Iterable[Unit]:
+    found = EXPERIMENTS[name].units(bench, settings.seeds, settings.shapes)
+    return (u for u in found if all(word in u.name for word in settings.only))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    transformers.logging.set_verbosity_error()
+    settings = parse(arguments)
+    torch.set_num_threads(1)  # several processes of one thread beat one of several
+    bench = Bench(
+        settings.parent,
+        settings.data and Path(settings.data),
+        settings.work,
+        settings.samples,
+        settings.rows,
+        settings.judge,
+        settings.length,
+    )
+    try:
+        for name in settings.experiments:
+            path = settings.results / EXPERIMENTS[name].FILE
+            count = run_all(units(name, bench, settings), path, settings.work / "locks", say)
+            say(f"{name}: {count} units run, results in {path}")
+    except SecateurError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def say(text: str) -> None:
+    print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
