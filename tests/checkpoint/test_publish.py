@@ -9,7 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -195,21 +195,27 @@ def test_a_file_size_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
 def test_the_nth_write_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, code: int) -> None:
     calls = iter(range(10**6))
-    write = os.write
 
     def fail(fd: int, data: memoryview) -> int:
         if next(calls) == failing:
             raise OSError(code, os.strerror(code))
-        return write(fd, data)
+        return os.write(fd, data)
 
-    class Os:
-        def __getattr__(self, name: str) -> object:
-            return fail if name == "write" else getattr(os, name)
-
-    monkeypatch.setattr(write_behind, "os", Os())
+    monkeypatch.setattr(write_behind, "BUFFER", 256 << 10)
+    replace_write(monkeypatch, fail)
     with pytest.raises(CheckpointError, match="no space left" if code != errno.EIO else "Input/output error"):
         publish_big(tmp_path / "child")
     assert list(tmp_path.iterdir()) == []
+
+
+def replace_write(monkeypatch: pytest.MonkeyPatch, write: Callable[[int, memoryview], int]) -> None:
+    """Only the writer's own calls: pytest and torch write, too."""
+
+    class Os:
+        def __getattr__(self, name: str) -> object:
+            return write if name == "write" else getattr(os, name)
+
+    monkeypatch.setattr(write_behind, "os", Os())
 
 
 @pytest.mark.parametrize(
@@ -222,18 +228,46 @@ def test_a_waiting_producer_hears_of_a_failed_write(
         raise raised
 
     monkeypatch.setattr(write_behind.WriteBehind, "_write", fail)
+    monkeypatch.setattr(write_behind, "BUFFER", 4)
     reached = 0
-    with pytest.raises(seen), write_behind.WriteBehind(tmp_path / "file", pending_bytes=1) as out:
-        for _ in range(3):
+    with pytest.raises(seen), write_behind.WriteBehind(tmp_path / "file") as out:
+        for _ in range(100):
             out.put(memoryview(b"1234"))
             reached += 1
-    assert reached == 1
+    assert reached <= write_behind.BUFFERS
 
 
-def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write_behind, "CHUNK", 100_001)
+@pytest.mark.parametrize("most", [4096, 100_001])
+def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """After a write that ends between two blocks the file system refuses to go on directly."""
+    monkeypatch.setattr(write_behind, "BUFFER", 1 << 20)
+    replace_write(monkeypatch, lambda fd, data: os.write(fd, data[:most]))
     publish_big(tmp_path / "child")
     assert tiny.holds(tmp_path / "child", big())
+
+
+@pytest.mark.parametrize("sizes", [[0, 1, 4095], [4096], [4096, 8192, 1], [1, 30_000, 0, 5000], [65536] * 5])
+@pytest.mark.parametrize("flag", [None, 0])
+def test_pieces_of_any_size_come_out_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[int], flag: int | None
+) -> None:
+    """Against one plain write; with ``flag`` as on a system without O_DIRECT."""
+    monkeypatch.setattr(write_behind, "BUFFER", 8192)
+    if flag is not None:
+        monkeypatch.setattr(os, "O_DIRECT", flag)
+    pieces = [os.urandom(size) for size in sizes]
+    with write_behind.WriteBehind(tmp_path / "file") as out:
+        for piece in pieces:
+            out.put(memoryview(piece))
+    assert (tmp_path / "file").read_bytes() == b"".join(pieces)
+
+
+def test_what_was_put_may_be_changed(tmp_path: Path) -> None:
+    data = bytearray(b"before")
+    with write_behind.WriteBehind(tmp_path / "file") as out:
+        out.put(memoryview(data))
+        data[:] = b"after!"
+    assert (tmp_path / "file").read_bytes() == b"before"
 
 
 def test_a_failing_fsync_publishes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,12 @@ def read_some(fd: int, view: memoryview, offset: int, path: Path) -> int:
         raise CheckpointError(f"{path}: reading at byte {offset} failed: {_reason(cause)}") from cause
 
 
+def read_ahead(fd: int, offset: int, nbytes: int) -> None:
+    """Have the kernel fetch these bytes into the page cache meanwhile; a hint, where the system knows it."""
+    if nbytes > 0 and hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, offset, nbytes, os.POSIX_FADV_WILLNEED)
+
+
 def read_into(fd: int, view: memoryview, offset: int, path: Path) -> None:
     """Fill ``view`` from ``offset`` or raise; a file that ends early has changed since its header was read."""
     done = 0

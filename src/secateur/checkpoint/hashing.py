@@ -10,13 +10,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from secateur.checkpoint.files import open_regular, read_some, status
+from secateur.checkpoint.files import open_regular, read_ahead, read_some, status
 from secateur.checkpoint.hf_cache import known_sha256
 
 LEAD_BYTES = 512 << 20
 """How far the hash may run ahead of the reader. Whichever comes second finds the bytes in the page cache; much
 further apart, a machine short of memory would read the disk twice."""
-CHUNK = 1 << 20
+CHUNK = 4 << 20
+AHEAD = 128 << 20
+"""How far the disk is kept busy ahead of the hash: without it the disk rests while a chunk is hashed."""
 
 
 class FileHasher:
@@ -85,10 +87,13 @@ class FileHasher:
         digest, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
         fd = open_regular(path)
         try:
-            offset = 0
+            offset = asked = 0
             while self._may_read(start + offset) and (count := read_some(fd, buffer, offset, path)):
                 digest.update(buffer[:count])
                 offset += count
+                if offset + AHEAD - asked >= AHEAD // 4:
+                    read_ahead(fd, max(asked, offset), offset + AHEAD - max(asked, offset))
+                    asked = offset + AHEAD
         finally:
             os.close(fd)
         return digest.hexdigest()

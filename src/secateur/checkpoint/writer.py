@@ -91,8 +91,8 @@ def write_tensors(
     """Write ``specs`` into the existing ``folder``, one ``produce(spec)`` after another.
 
     ``produce`` is called once for each tensor, in the order of the bytes. It returns the tensor, or an iterator over
-    slabs of it along dimension 0, in order. What it hands over must not be modified afterwards: a second thread
-    writes it. CheckpointError if a produced tensor is not what its spec says, or the disk refuses.
+    slabs of it along dimension 0, in order. CheckpointError if a produced tensor is not what its spec says, or the
+    disk refuses.
     ``progress`` is told the bytes of each piece handed to the writer.
     """
     shards = plan_shards(specs, shard_bytes)

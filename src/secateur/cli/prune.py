@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from secateur.cli.common import byte_progress, human_bytes, human_count, out, parse_size
+from secateur.cli.fetch_ahead import fetch_ahead
 from secateur.cli.plan import (
     Bytes,
     Drop,
@@ -67,6 +68,7 @@ def run(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing checkpoint at --out")] = False,
     revision: Revision = None,
 ) -> None:
+    fetch_ahead(model)
     from secateur.model import open_model
     from secateur.pruning.plan import load_plan
     from secateur.pruning.run import Settings, prune
