@@ -27,6 +27,16 @@ def test_a_long_curve_is_thinned_with_both_ends(tmp_path: Path) -> None:
     assert thin([1, 2, 3]) == [1, 2, 3]
 
 
+def test_held_out_losses_survive_the_thinning(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [{"step": 0, "held_out": 5.0}]
+    lines += [{"step": i, "loss": 1.0} | ({"held_out": 1 / i} if i % 1000 == 0 else {}) for i in range(1, 5001)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = healing(path) or []
+    assert [line["step"] for line in found if "held_out" in line] == [0, 1000, 2000, 3000, 4000, 5000]
+    assert [line["step"] for line in found] == sorted(line["step"] for line in found) and len(found) == POINTS + 6
+
+
 def test_a_killed_run_leaves_half_a_line(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')

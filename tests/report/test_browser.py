@@ -68,6 +68,15 @@ def test_the_charts_draw_their_data(chrome: Browser, tmp_path: Path) -> None:
     assert ["Pareto" in said for said in fronts] == [True, True, False, True]
 
 
+def test_held_out_loss_is_drawn_beside_the_training_loss(chrome: Browser, tmp_path: Path) -> None:
+    found = full()
+    for line in found["models"][-1]["healing"]:
+        line |= {"ce": 2.0} | ({"held_out": 3 - line["step"] / 100} if line["step"] % 20 == 0 else {})
+    opened(chrome, tmp_path, found)
+    assert count(chrome, '[data-chart="healing"] path.line') == 3, "training text, its running mean, held-out text"
+    assert "held-out text" in text(chrome, '[data-chart="healing"]')
+
+
 def test_hover_focus_and_escape(chrome: Browser, tmp_path: Path) -> None:
     opened(chrome, tmp_path, full())
     assert chrome.js("return document.getElementById('tip').hidden")

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from secateur.cli.distill import parse_pairs, parse_tokens
+from secateur.cli.distill import parse_pairs
 from secateur.errors import CheckpointError, UsageError
 from secateur.train.cache import SHARD, Layout, TeacherCache
 from secateur.train.distribution import TopK, top_k
 from secateur.train.log import Log, read_metrics
 from secateur.train.seams import kept_layers, layer_pairs, projections
-from secateur.train.settings import Settings
+from secateur.train.settings import Settings, token_count
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_log_drops_lines_behind_the_saved_step(tmp_path: Path) -> None:
 
 def test_option_languages() -> None:
     assert parse_pairs("3:5, 7:11") == ((3, 5), (7, 11)) and parse_pairs(None) == ()
-    assert [parse_tokens(t, "--tokens") for t in ("20M", "1.5B", "300_000", "2k")] == [
+    assert [token_count(t, "--tokens") for t in ("20M", "1.5B", "300_000", "2k")] == [
         20_000_000,
         1_500_000_000,
         300_000,
@@ -139,7 +139,7 @@ def test_option_languages() -> None:
     ]
     for bad in ("", "0", "20MB", "-3", "1e6"):
         with pytest.raises(UsageError, match="--tokens"):
-            parse_tokens(bad, "--tokens")
+            token_count(bad, "--tokens")
     with pytest.raises(UsageError, match="'3-5'"):
         parse_pairs("3-5")
 

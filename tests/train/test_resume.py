@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from secateur.checkpoint import TensorStore
+from secateur.train import HeldOut
 from tests.checkpoint.tiny import same
 
 from . import tiny
@@ -55,28 +56,31 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def test_kill_9_and_resume_give_the_exact_curve(hybrid: Family, tmp_path: Path) -> None:
-    whole = start(command(hybrid, tmp_path / "whole", "--save-every", "3"))
-    victim = start(command(hybrid, tmp_path / "killed", "--save-every", "3"))
+    more = ("--save-every", "3", "--eval-text", str(hybrid.text), "--eval-every", "2")
+    whole = start(command(hybrid, tmp_path / "whole", *more))
+    victim = start(command(hybrid, tmp_path / "killed", *more))
     metrics = tmp_path / "killed.work" / "metrics.jsonl"
     while victim.poll() is None and (not metrics.exists() or metrics.read_text().count("\n") < 5):
         time.sleep(0.01)
     victim.send_signal(signal.SIGKILL)
     victim.communicate()
     assert victim.returncode == -signal.SIGKILL and not (tmp_path / "killed").exists()
-    told = finish(start(command(hybrid, tmp_path / "killed", "--save-every", "3")))
+    told = finish(start(command(hybrid, tmp_path / "killed", *more)))
     finish(whole)
     assert "resuming after step" in told
-    for key in ("step", "loss", "ce", "gradient_norm", "lr"):
+    for key in ("step", "loss", "ce", "gradient_norm", "lr", "held_out", "held_out_divergence"):
         assert tiny.curve(tmp_path / "killed", key) == tiny.curve(tmp_path / "whole", key)
     a, b = (TensorStore.open(tmp_path / name) for name in ("whole", "killed"))
     assert all(same(a.read(n), b.read(n)) for n in a.tensors)
 
 
 def test_two_processes_give_the_curve_of_one(llama: Family, tmp_path: Path) -> None:
-    one = tiny.heal(llama.child, llama.parent, llama.text, tmp_path / "one", tokens=2560, warmup=None, hidden="mse")
-    told = finish(start([*launch(), *command(llama, tmp_path / "two", "--hidden", "mse")]))
+    told_alike = dict(tokens=2560, warmup=None, hidden="mse", held_out=HeldOut(texts=(llama.text,), every=10))
+    one = tiny.heal(llama.child, llama.parent, llama.text, tmp_path / "one", **told_alike)
+    more = ("--hidden", "mse", "--eval-text", str(llama.text), "--eval-every", "10")
+    told = finish(start([*launch(), *command(llama, tmp_path / "two", *more)]))
     assert told.count("wrote ") == 1
-    for key in ("loss", "divergence", "ce", "hidden"):
+    for key in ("loss", "divergence", "ce", "hidden", "held_out", "held_out_divergence"):
         assert tiny.curve(tmp_path / "two", key) == pytest.approx(tiny.curve(one, key), rel=2e-5), key
     assert tiny.curve(one)[-1] < 0.9 * tiny.curve(one)[0]
     assert json.loads((tmp_path / "two" / "secateur.json").read_text())["processes"] == 2

@@ -67,13 +67,16 @@ def text(folder: Path, words: int = 4000) -> Path:
 
 
 def heal(student: Path, teacher: Path | None, texts: Path, out: Path, *, places: Any = None, **changed: Any) -> Path:
-    """One run; ``correct_teacher`` and any of the settings may be given."""
-    correct = changed.pop("correct_teacher", 0)
+    """One run; ``correct_teacher``, ``held_out`` and any of the settings may be given."""
+    correct, held_out = changed.pop("correct_teacher", 0), changed.pop("held_out", None)
     reporter = changed.pop("reporter", None)
     settings, where = replace(SETTINGS, **changed), Places(out=out, **(places or {}))
-    distill(student, teacher, [texts], settings, where, correct_teacher=correct, reporter=reporter)
+    more = dict(correct_teacher=correct, held_out=held_out, reporter=reporter)
+    distill(student, teacher, [texts], settings, where, **more)
     return out
 
 
 def curve(folder: Path, key: str = "loss") -> list[float]:
-    return [json.loads(line)[key] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """What the log says of ``key``, in the lines that hold it."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line[key] for line in lines if key in line]

@@ -63,7 +63,13 @@ def healing(path: Path) -> list[dict[str, float]] | None:
         if not isinstance(entry, dict):
             raise UsageError(f"{path}:{number}: {type(entry).__name__}, expected an object with step, tokens and loss")
         found.append({k: v for k, v in entry.items() if _number(v)})
-    return thin(found)
+    # held-out losses are few and far between: thinning all lines alike would lose them
+    measured = thin([line for line in found if "held_out" in line])
+    return sorted(thin([line for line in found if "held_out" not in line]) + measured, key=_step)
+
+
+def _step(line: dict[str, float]) -> float:
+    return line.get("step", 0.0)
 
 
 def importance(path: Path) -> dict[str, Any] | None:

@@ -13,7 +13,8 @@ METRICS = "metrics.jsonl"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last line cut short by a crash is left out."""
+    """The lines of a metrics file; a last line cut short by a crash is left out. Line 0, where there is one, holds the
+    held-out loss before the first step and nothing of the training."""
     found = []
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
@@ -28,7 +29,8 @@ class Log:
 
     def __init__(self, folder: Path, step: int, *, tensorboard: bool = False) -> None:
         self.path = folder / METRICS
-        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+        # a run that starts over measures its step 0, the student as it came, once more
+        kept = [line for line in read_metrics(self.path) if line["step"] <= step] if step else []
         self.elapsed: float = kept[-1]["seconds"] if kept else 0.0
         self.board: Any = _board(folder / "tensorboard", step) if tensorboard else None
         try:

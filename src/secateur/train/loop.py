@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,10 @@ from secateur.train.windows import Windows
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimizer step: means over its tokens in nats; ``seconds`` since the run began, pauses left out."""
+    """One optimizer step: means over its tokens in nats; ``seconds`` since the run began, pauses left out.
+
+    ``held_out``: losses on held-out text after it (see :mod:`secateur.train.held_out`), where they were measured.
+    """
 
     step: int
     tokens: int
@@ -36,6 +39,12 @@ class Step:
     gradient_norm: float
     tokens_per_second: float
     seconds: float
+    held_out: Mapping[str, float]
+
+    def line(self) -> dict[str, float]:
+        """What the log says of it."""
+        named = {name: getattr(self, name) for name in self.__slots__ if name != "held_out"}
+        return {**named, **self.held_out}
 
 
 OnStep = Callable[[Step], None]
@@ -62,7 +71,8 @@ def share(settings: Settings, processes: int, index: int) -> range:
 
 
 class Loop:
-    """Runs steps of a prepared ``module``; ``cache`` replaces the teacher inside it."""
+    """Runs steps of a prepared ``module``; ``cache`` replaces the teacher inside it. ``measured``: held-out losses
+    after so many steps, where it is time for them."""
 
     def __init__(
         self,
@@ -73,15 +83,20 @@ class Loop:
         settings: Settings,
         work: Path,
         cache: TeacherCache | None,
+        measured: Callable[[int], dict[str, float]] = lambda step: {},
     ) -> None:
         self.accelerator, self.module, self.optimizer = accelerator, module, optimizer
         self.windows, self.settings, self.work, self.cache = windows, settings, work, cache
+        self.measured = measured
         self.mine = share(settings, accelerator.num_processes, accelerator.process_index)
 
     def run(self, start: int, log: Log | None, on_step: OnStep | None) -> None:
         """Steps ``start`` to the last one, saving the state now and then and at the end."""
         self.module.train()
         settings, elapsed, began = self.settings, log.elapsed if log else 0.0, time.perf_counter()
+        as_it_came = {} if start else self.measured(0)
+        if as_it_came and log is not None:
+            log.add({"step": 0, "tokens": 0, "seconds": 0.0, **as_it_came})
         for step in range(start, settings.steps):
             before = time.perf_counter()
             values = self._step(step)
@@ -91,10 +106,10 @@ class Loop:
             made = Step(
                 step=step + 1, tokens=(step + 1) * per_step, loss=loss, divergence=divergence, ce=ce, hidden=hidden,
                 lr=settings.learning_rate(step), gradient_norm=self.norm, tokens_per_second=per_step / (now - before),
-                seconds=elapsed + now - began,
+                seconds=elapsed + now - began, held_out=self.measured(step + 1),
             )  # fmt: skip
             if log is not None:
-                log.add({name: getattr(made, name) for name in Step.__slots__})
+                log.add(made.line())
             if on_step is not None:
                 on_step(made)
             if (step + 1) % settings.saves == 0 or step + 1 == settings.steps:

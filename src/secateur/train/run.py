@@ -19,6 +19,7 @@ from secateur.pruning.provenance import FORMAT, versions
 from secateur.train import prepare, state
 from secateur.train.cache import TeacherCache
 from secateur.train.export import export, gathered, on_disk
+from secateur.train.held_out import LOSS, WINDOWS, HeldOut, Measurement
 from secateur.train.log import METRICS, Log, read_metrics
 from secateur.train.loop import Loop, Step, make_optimizer, share
 from secateur.train.module import Distiller
@@ -70,34 +71,41 @@ class Places:
 
 
 def distill(
-    student: str | Path,
-    teacher: str | Path | None,
+    student: str | Path | Model,
+    teacher: str | Path | Model | None,
     texts: Sequence[str | Path],
     settings: Settings,
     places: Places,
     *,
     correct_teacher: int = 0,
+    held_out: HeldOut | None = None,
     reporter: Reporter | None = None,
 ) -> Model:
     """Train ``student`` on ``texts`` to agree with ``teacher``; returns the healed checkpoint, opened.
 
     ``teacher`` may be None when ``settings.ce`` is 1. ``correct_teacher``: tokens on which the teacher itself is
-    trained first (arXiv 2408.11796). A run that was interrupted is resumed where its last saved state is, on the same
-    curve. Under ``torchrun`` or ``accelerate launch`` every process calls this with the same arguments and shared
-    folders.
+    trained first (arXiv 2408.11796). ``held_out``: text to measure on now and then. A run that was interrupted is
+    resumed where its last saved state is, on the same curve. Under ``torchrun`` or ``accelerate launch`` every process
+    calls this with the same arguments and shared folders.
 
     Raises UsageError for what does not fit together, CheckpointError for the disk, TrainingError when the loss is not
     finite.
     """
     if teacher is None and settings.ce != 1:
         raise UsageError("no teacher is given", hint="name one with --teacher, or train on the text alone with --ce 1")
+    if places.cache is not None and settings.top_k is None:
+        raise UsageError("--cache is given without --top-k: how many tokens of the teacher shall it keep?")
     accelerator = join(bf16=settings.bf16)
     try:
         told = reporter if reporter is not None and accelerator.is_main_process else Silent()
-        Run(accelerator, student, teacher, texts, settings, places, correct_teacher, told).run()
+        Run(accelerator, student, teacher, texts, settings, places, correct_teacher, held_out, told).run()
     finally:
         leave(accelerator)
     return open_model(places.out)
+
+
+def _opened(source: str | Path | Model) -> Model:
+    return source if isinstance(source, Model) else open_model(source)
 
 
 class Run:
@@ -106,19 +114,20 @@ class Run:
     def __init__(
         self,
         accelerator: Any,
-        student: str | Path,
-        teacher: str | Path | None,
+        student: str | Path | Model,
+        teacher: str | Path | Model | None,
         texts: Sequence[str | Path],
         settings: Settings,
         places: Places,
         correct: int,
+        held_out: HeldOut | None,
         reporter: Reporter,
     ) -> None:
         prepare.check_out(places.out, overwrite=places.overwrite)
         self.accelerator, self.texts, self.settings, self.places = accelerator, list(texts), settings, places
-        self.correct, self.reporter, self.work = correct, reporter, places.working
-        self.student = open_model(student)
-        self.teacher = None if teacher is None or settings.ce == 1 else open_model(teacher)
+        self.correct, self.held_out, self.reporter, self.work = correct, held_out, reporter, places.working
+        self.student = _opened(student)
+        self.teacher = None if teacher is None or settings.ce == 1 else _opened(teacher)
         self.main: bool = accelerator.is_main_process
         share(settings, accelerator.num_processes, 0)
         if self.teacher is not None:
@@ -151,10 +160,15 @@ class Run:
                 "correct_teacher": self.correct,
                 "processes": self.accelerator.num_processes,
             }
+            if self.held_out is not None:
+                identity["held_out"] = self.held_out.to_json()
             prepare.begin(self.work, identity, restart=self.places.restart)
             self.reporter.note(f"packing {self.settings.steps * self.settings.batch:,} windows of text")
             vocabulary = self.student.anatomy.sizes["v"]
-            write_windows(self.work / "windows", self.tokenizer, self.texts, self.settings, vocabulary)
+            packing = self.tokenizer, self.settings, vocabulary
+            write_windows(self.work / "windows", self.texts, *packing)
+            if self.held_out is not None:
+                write_windows(self.work / "held_out", self.held_out.texts, *packing, most=WINDOWS)
         self.accelerator.wait_for_everyone()
         self.windows = Windows(self.work / "windows")
 
@@ -167,7 +181,7 @@ class Run:
             self.reporter.note(f"correcting the teacher on {self.correct:,} tokens")
             settings = replace(self.settings, tokens=self.correct, ce=1.0, hidden=None, hidden_layers=(), top_k=None)
             teacher, places = self.teacher.folder, Places(out=out)
-            Run(self.accelerator, teacher, None, self.texts, settings, places, 0, self.reporter).run()
+            Run(self.accelerator, teacher, None, self.texts, settings, places, 0, None, self.reporter).run()
             self.accelerator.free_memory()
         self.teacher = open_model(out)
 
@@ -207,6 +221,11 @@ class Run:
         accelerator = self.accelerator
         prepared, optimizer = accelerator.prepare(module, make_optimizer(module, self.settings))
         loop = Loop(accelerator, prepared, optimizer, self.windows, self.settings, self.work, cache)
+        if self.held_out is not None:
+            windows, at_hand = Windows(self.work / "held_out"), module.teacher is not None
+            loop.measured = Measurement(
+                accelerator, prepared, windows, self.settings, self.held_out, divergence=at_hand
+            )
         saved = state.latest(self.work)
         start = 0 if saved is None else state.load(accelerator, saved, loop.inner, optimizer)
         if start:
@@ -230,7 +249,10 @@ class Run:
 
     def record(self) -> dict[str, Any]:
         """What secateur.json says; ``before`` holds how the student itself was made."""
-        curve = read_metrics(self.work / METRICS)
+        lines = read_metrics(self.work / METRICS)
+        curve = [line for line in lines if line["step"]]
+        measured = [line for line in lines if LOSS in line]
+        held_out = {"held_out": {"first": measured[0][LOSS], "last": measured[-1][LOSS]}} if measured else {}
         return {
             "secateur": FORMAT,
             "step": "distill",
@@ -239,8 +261,9 @@ class Run:
             "teacher": self.teacher_record(),
             "settings": self.settings.to_json(),
             "texts": list(map(str, self.texts)),
+            "held_out": None if self.held_out is None else self.held_out.to_json(),
             "processes": self.accelerator.num_processes,
-            "result": {"steps": len(curve), "first": curve[0], "last": curve[-1]},
+            "result": {"steps": len(curve), "first": curve[0], "last": curve[-1], **held_out},
             "before": prepare.history(self.student),
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,18 @@ FLOOR = 20
 """The schedule ends at peak / 20. Minitron-SSM (arXiv 2504.11409) prints a floor above its peak, which is a typo."""
 WARMUP = 60
 """Steps of linear warm-up, as in Minitron-SSM; a tenth of shorter runs."""
+
+
+_COUNT = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)([kMBT]?)")
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+def token_count(value: int | str, name: str) -> int:
+    """``"20M"`` -> 20000000. UsageError, naming the option, for what is no number of tokens above zero."""
+    match = _COUNT.fullmatch(str(value).replace(",", "").replace("_", ""))
+    if not match or not float(match[1]):
+        raise UsageError(f"{name} {value!r} is no number of tokens; write 20M, 1.5B or 300000")
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 class TrainingError(SecateurError):

@@ -19,20 +19,27 @@ NAME = "windows"
 
 
 def write_windows(
-    folder: Path, tokenizer: Any, sources: Sequence[str | Path], settings: Settings, vocab_size: int
+    folder: Path,
+    sources: Sequence[str | Path],
+    tokenizer: Any,
+    settings: Settings,
+    vocab_size: int,
+    *,
+    most: int | None = None,
 ) -> None:
-    """Pack what ``settings`` need into ``folder`` unless it is there; whole or not at all."""
+    """Pack what ``settings`` need into ``folder`` unless it is there, or with ``most`` as many windows as there are up
+    to that; whole or not at all."""
     if folder.exists():
         return
     windows = pack(
         tokenizer,
         read_texts(sources),
         length=settings.length,
-        samples=settings.steps * settings.batch,
+        samples=most or settings.steps * settings.batch,
         seed=settings.seed,
         reach=1,
         vocab_size=vocab_size,
-        fewer=settings.repeat,
+        fewer=settings.repeat or most is not None,
     )
     part = folder.with_name(folder.name + ".part")
     try:

@@ -5,19 +5,22 @@ const figure = (name) => document.querySelector(`[data-chart="${name}"]`);
 function healingChart(fig, runs) {
   const names = Object.keys(runs).filter((n) => runs[n].length > 1);
   if (!names.length) return empty(fig, "No healing was logged: nothing was distilled, or its metrics.jsonl is not beside the checkpoint.");
-  const skip = new Set(["step", "tokens", "seconds", "elapsed"]);
+  const heldOut = { ce: "held_out", divergence: "held_out_divergence" };
+  const skip = new Set(["step", "tokens", "seconds", "elapsed", ...Object.values(heldOut)]);
+  const measured = names.some((n) => runs[n].some((r) => heldOut.ce in r));
   const keys = [...new Set(names.flatMap((n) => runs[n].flatMap(Object.keys)))].filter((k) => !skip.has(k));
-  const preferred = keys.includes("loss") ? "loss" : keys[0];
+  const preferred = measured && keys.includes("ce") ? "ce" : keys.includes("loss") ? "loss" : keys[0];
   const byTokens = names.every((n) => runs[n].some((r) => "tokens" in r));
   const x = byTokens ? "tokens" : "step";
   const plot = html("div", { class: "plot" });
   const draw = (key) => {
-    const series = names.map((name) => ({ name, points: runs[name].filter((r) => x in r && key in r).map((r) => [r[x], r[key]]) })).filter((s) => s.points.length > 1);
+    const curve = (name, k, label) => ({ name: label, points: runs[name].filter((r) => x in r && k in r).map((r) => [r[x], r[k]]) });
+    const series = names.flatMap((n) => [curve(n, key, n), curve(n, heldOut[key], `${n}, held-out text`)]).filter((s) => s.points.length > 1);
     if (!series.length) return empty(plot, "This quantity was logged fewer than twice.");
     lineChart(plot, series, { smooth: true, x: { title: byTokens ? "tokens seen" : "step", tick: short, show: short }, y: { title: key, tick: short, show: (v) => String(Number(v.toPrecision(5))) } });
   };
   fig.replaceChildren(html("div", { class: "controls" }, chooser("show", keys.map((k) => [k, k]), preferred, draw)), plot,
-    html("figcaption", { class: "hint" }, "On training text, as logged while healing; bold: running mean."));
+    html("figcaption", { class: "hint" }, measured ? "As logged while healing, on training text (bold: running mean) and on held-out text." : "On training text, as logged while healing; bold: running mean."));
   draw(preferred);
 }
 
