@@ -2,8 +2,11 @@
 
 >>> import secateur as sc
 >>> parent = sc.open("checkpoint/")
->>> plan = sc.plan(parent, params="60%")
->>> child = sc.prune(parent, plan, out="child/")
+>>> stats = sc.calibrate(parent, "books/")
+>>> plan = sc.plan(parent, stats, params="60%")
+>>> child = sc.prune(parent, plan, stats=stats, repair="least-squares", out="child/")
+>>> healed = sc.distill(child, "books/", teacher=parent, tokens="20M", out="healed/")
+>>> page = sc.report([parent, child, healed], "heldout.txt", out="report.html")
 
 Importing this package is cheap: PyTorch is loaded by the first call that needs it.
 """
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from secateur.api import open, plan, prune
+from secateur.api import calibrate, distill, evaluate, open, plan, prune, repair, report, verify
 from secateur.errors import SecateurError
 
 try:
@@ -21,4 +24,16 @@ except PackageNotFoundError:  # running from a source tree that is not installed
     __version__ = "0"
 
 
-__all__ = ["SecateurError", "__version__", "open", "plan", "prune"]
+__all__ = [
+    "SecateurError",
+    "__version__",
+    "calibrate",
+    "distill",
+    "evaluate",
+    "open",
+    "plan",
+    "prune",
+    "repair",
+    "report",
+    "verify",
+]

@@ -1,15 +1,35 @@
-"""The functions behind ``import secateur as sc``; each loads what it needs when it is called."""
+"""The functions behind ``import secateur as sc``, and behind the verbs of the command line.
+
+Each loads what it needs when it is called. ``Source``: a checkpoint folder, a hub id, or what :func:`open` returned.
+``Text``: a file (.txt, .jsonl, .parquet), a folder of them, ``hf://owner/name[:config]``, or several of these.
+``progress`` functions are told (what is being done, how much of it is done, of how much). Whatever cannot be used
+raises a subclass of SecateurError that names the value, what was expected, and the next step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
+
+from secateur.errors import UsageError
 
 if TYPE_CHECKING:
     from secateur.calibration.stats import Stats
+    from secateur.evaluation.equality import Equality
+    from secateur.evaluation.results import Settings as Measuring
     from secateur.model import Model
     from secateur.pruning.plan import Plan
+    from secateur.reporting import Collected
+    from secateur.train.run import Reporter
+
+Source: TypeAlias = Union[str, Path, "Model"]
+Text: TypeAlias = str | Path | Sequence[str | Path]
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+REPAIR_SAMPLES, REPAIR_LENGTH = 64, 256
+"""Windows and tokens of each that a repair is fitted and judged on, where nothing else is said."""
 
 
 def open(source: str | Path, *, revision: str | None = None) -> Model:
@@ -22,37 +42,397 @@ def open(source: str | Path, *, revision: str | None = None) -> Model:
     return open_model(source, revision=revision)
 
 
+def calibrate(
+    model: Source,
+    text: Text,
+    *,
+    observe: Sequence[str] = ("activation",),
+    samples: int = 128,
+    length: int = 512,
+    batch: int = 4,
+    seed: int = 0,
+    device: str = "cpu",
+    dtype: str = "float32",
+    journal: str | Path | None = None,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Stats:
+    """Statistics of ``model`` on ``samples`` windows of ``length`` tokens of ``text``, drawn under ``seed``.
+
+    ``observe``: "activation" streams block by block, one block's weights in memory, and is always measured: what the
+    scores activation, balanced, flap and block influence read. "taylor" (gradients), "depth" and "depth-iterative"
+    (the loss without each layer) hold the whole model. ``batch``: windows at a time. ``journal``: a folder from which
+    an interrupted walk resumes. ``out``: also written there. Under torchrun each process walks a part of the windows.
+
+    Raises UsageError for text that is too short, a name that cannot be observed, or a device that is not there.
+    """
+    from secateur.calibration.ranks import joined
+    from secateur.calibration.text import windows_of
+    from secateur.evaluation.load import DTYPES, Place
+    from secateur.importance.measure import measure
+    from secateur.pruning.choose import can_keep
+
+    place = Place(device, dtype).resolved()  # type: ignore[arg-type]  # resolved() judges it
+    texts = _texts(text)
+    with joined(place.device), _opened(model) as opened:
+        stats = measure(
+            opened,
+            windows_of(opened, texts, samples=samples, length=length, seed=seed),
+            observe,
+            batch=batch,
+            dtype=DTYPES[place.dtype],
+            device=place.device,
+            about={"text": list(map(str, texts)), "seed": seed},
+            journal=None if journal is None else Path(journal),
+            allowed=lambda kept: can_keep(opened, kept),
+            progress=progress,
+        )
+        if out is not None:
+            stats.save(Path(out))
+    return stats
+
+
 def plan(
-    model: Model,
+    model: Source,
+    stats: Stats | str | Path | None = None,
     *,
     params: str | int | None = None,
     bytes: str | int | None = None,
     layers: Sequence[int] | int | None = None,
-    stats: Stats | None = None,
     layer_score: str = "block-influence",
     **keep: int,
 ) -> Plan:
     """Choose a shape: ``plan(m, params="60%")``, ``plan(m, hidden=3072, ffn=12288, ssm_heads=112)``, or both.
 
-    With ``stats`` sizes follow importance, and ``layers`` may be a number in any model (see ``layer_score``).
+    With ``stats`` (or the file they were written to) sizes follow importance, and ``layers`` may be a number in any
+    model (see ``layer_score``). ``params`` and ``bytes`` take "60%", "4B", "8GB".
     Raises InexpressibleError for shapes the config cannot say, BudgetError when nothing fits.
     """
     from secateur.pruning.plan import make_plan
 
-    return make_plan(model, params=params, bytes_=bytes, keep=keep, layers=layers, stats=stats, layer_score=layer_score)
+    with _opened(model) as opened:
+        measured = _stats(stats, opened)
+        return make_plan(
+            opened, params=params, bytes_=bytes, keep=keep, layers=layers, stats=measured, layer_score=layer_score
+        )
 
 
 def prune(
-    model: Model, plan: Plan | Mapping[str, int], out: str | Path, *, stats: Stats | None = None, **settings: Any
+    model: Source,
+    plan: Plan | Mapping[str, int],
+    out: str | Path,
+    *,
+    stats: Stats | str | Path | None = None,
+    repair: str | Sequence[str] | None = None,
+    text: Text | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
 ) -> Model:
     """Cut ``model`` to ``plan`` (or to public sizes) and write the checkpoint to ``out``; returns it opened.
 
-    ``stats``: what measured criteria score on. Other keyword arguments are the fields of
-    :class:`secateur.pruning.run.Settings`.
+    ``stats``: what measured criteria score on; with them ``score`` is "activation" unless said otherwise, without them
+    "magnitude". ``repair``: "least-squares", "norm" or both, fitted as :func:`repair` does by default on ``text``, or
+    on the text that ``stats`` were taken on. ``text`` also says which tokens stay when the vocabulary shrinks. Other
+    keyword arguments are the fields of :class:`secateur.pruning.run.Settings`: score, seed, norm, mask, overwrite, ...
+
+    ``out`` holds a whole checkpoint or nothing. Raises SecateurError before anything is written when the plan, the
+    score or the files do not allow the cut.
     """
+    from secateur.data import read_texts
     from secateur.pruning.plan import make_plan
     from secateur.pruning.run import Settings
     from secateur.pruning.run import prune as run
 
-    made = make_plan(model, keep=plan) if isinstance(plan, Mapping) else plan
-    return run(model, made, Path(out), Settings(**settings), stats=stats)
+    with _opened(model) as parent:
+        measured = _stats(stats, parent)
+        made = make_plan(parent, keep=plan, stats=measured) if isinstance(plan, Mapping) else plan
+        chosen = Settings(**{"score": "magnitude" if measured is None else "activation", **settings})
+        counted = list(read_texts(_texts(text), documents="blank-line")) if text and "vocab" in made.keep else None
+        if repair is not None:
+            return _repaired(parent, made, Path(out), chosen, measured, counted, repair, text, progress)
+        writing = None if progress is None else lambda done, total: progress("writing", done, total)
+        return run(parent, made, Path(out), chosen, stats=measured, texts=counted, progress=writing)
+
+
+def repair(
+    child: Source,
+    text: Text,
+    *,
+    parent: Source,
+    out: str | Path,
+    methods: str | Sequence[str] = ("norm", "least-squares"),
+    samples: int = REPAIR_SAMPLES,
+    length: int = REPAIR_LENGTH,
+    batch: int = 4,
+    seed: int = 0,
+    damp: float = 1e-2,
+    feedback: bool = True,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Model:
+    """Repair a freshly cut ``child`` in closed form and write it to ``out``; returns it opened.
+
+    ``methods``: "norm" fits norm factors, "least-squares" what writes the residual stream, on ``samples`` windows of
+    ``length`` tokens. A repair stays only if it lowers the layer's error on windows it was not fitted on; every attempt
+    is in the result's secateur.json, under repair. ``damp``: pull towards the cut weights, relative to the Gram
+    matrix's scale. ``feedback``: a layer may make up for what earlier layers lost. Memory: one layer of each model.
+
+    Raises UsageError when the child does not come from this parent, or the text is too short to fit and to judge.
+    """
+    from secateur.calibration.text import windows_of
+    from secateur.pruning.repair.run import RepairSettings
+    from secateur.pruning.repair.run import repair as run
+
+    texts = _texts(text)
+    settings = RepairSettings(methods=_methods(methods), damp=damp, feedback=feedback, batch=batch)
+    with _opened(parent) as above, _opened(child) as cut:
+        windows = windows_of(above, texts, samples=samples, length=length, seed=seed)
+        about = {"text": list(map(str, texts)), "seed": seed}
+        told = None if progress is None else lambda done, total: progress("repairing", done, total)
+        return run(cut, above, windows, Path(out), settings, about=about, overwrite=overwrite, progress=told)[0]
+
+
+def distill(
+    student: Source,
+    text: Text,
+    *,
+    tokens: int | str,
+    out: str | Path,
+    teacher: Source | None = None,
+    correct_teacher: int | str = 0,
+    eval_text: Text | None = None,
+    eval_every: int | None = None,
+    work: str | Path | None = None,
+    cache: str | Path | None = None,
+    overwrite: bool = False,
+    restart: bool = False,
+    tensorboard: bool = False,
+    reporter: Reporter | None = None,
+    **settings: Any,
+) -> Model:
+    """Train ``student`` on ``tokens`` ("20M") of ``text`` to agree with ``teacher``; returns the healed checkpoint.
+
+    ``teacher`` may be left out with ``ce=1``. ``correct_teacher``: tokens to train the teacher itself on first.
+    ``eval_text``: held-out text whose loss (nats per token) is logged before the first step, every ``eval_every`` steps
+    (a twentieth of the run when None) and at the end; the steps are those of a run without it.
+    ``work``: folder of the unfinished run, ``out`` + ".work" when not given; the same call resumes there on the same
+    curve, and ``restart`` throws it away. ``cache``: folder for a teacher written to disk (with ``top_k``).
+    Other keyword arguments are the fields of :class:`secateur.train.Settings`: length, batch, lr, loss, ce, bf16, ...
+
+    Raises UsageError for what does not fit together, CheckpointError for the disk, TrainingError when the loss is not
+    finite; the last saved state stays in the work folder.
+    """
+    from secateur.train import HeldOut, Places, Settings, token_count
+    from secateur.train import distill as run
+
+    measured = eval_text is not None or eval_every is not None
+    held_out = HeldOut(texts=tuple(_texts(eval_text or ())), every=eval_every) if measured else None
+    places = Places(
+        out=Path(out),
+        work=None if work is None else Path(work),
+        cache=None if cache is None else Path(cache),
+        overwrite=overwrite,
+        restart=restart,
+        tensorboard=tensorboard,
+    )
+    return run(
+        student,
+        teacher,
+        _texts(text),
+        Settings(tokens=token_count(tokens, "tokens"), **settings),
+        places,
+        correct_teacher=token_count(correct_teacher, "correct_teacher") if correct_teacher else 0,
+        held_out=held_out,
+        reporter=reporter,
+    )
+
+
+def evaluate(
+    models: Source | Sequence[Source],
+    text: Text,
+    *,
+    parent: Source | None = None,
+    limit: int | str | None = None,
+    window: int = 0,
+    stride: int = 0,
+    batch: int = 8,
+    samples: int = 0,
+    device: str = "auto",
+    dtype: str = "auto",
+    fast: bool = False,
+    speed: bool = False,
+    rounds: int = 5,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Loss (nats per token), perplexity and bits per byte of ``models`` on ``text``; with a ``parent`` also KL, JS and
+    top-1 agreement, and sizes, speed and memory as ratios to it.
+
+    ``limit``: bytes of each text that are read ("200kB"). ``window``: tokens a window holds, 0: 1,024 or what every
+    model can read; ``stride``: new tokens a window scores, 0: all. ``samples``: texts to write from the same prompts.
+    ``speed``: measured over ``rounds`` rounds in turns. ``fast``: recurrent layers on the fast kernels. ``out``: a file
+    for the document, which :func:`report` reads. At most two models are in memory at a time.
+
+    Returns the document described in :mod:`secateur.evaluation.results`. Raises UsageError for text, windows or
+    devices that cannot be used.
+    """
+    from secateur.checkpoint import write_json
+    from secateur.evaluation.results import evaluate as run
+
+    path = None if out is None else _place(out)
+    settings = _measuring(limit, window, stride, batch, samples, device, dtype, fast, speed, rounds)
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(_opened(m)) for m in _several(models)]
+        above = None if parent is None else stack.enter_context(_opened(parent))
+        found = run(opened, _texts(text), parent=above, settings=settings, progress=progress)
+    if path is not None:
+        write_json(path, found)
+    return found
+
+
+def verify(parent: Source, child: Source, *, tokens: int = 48, seed: int = 0) -> Equality:
+    """Compare ``child`` with ``parent`` whose units are masked, both loaded by plain transformers, on random tokens.
+
+    ``.holds`` of the result: equal to the masked parent, cached decoding equal to the full forward, as many parameters
+    as planned. Holds both models in memory. Raises UsageError when the child does not come from this parent.
+    """
+    from secateur.evaluation.equality import verify as run
+
+    with _opened(parent) as a, _opened(child) as b:
+        return run(a, b, tokens=tokens, seed=seed)
+
+
+def report(
+    sources: Source | Sequence[Source],
+    text: Text = (),
+    *,
+    out: str | Path,
+    parent: Source | None = None,
+    metrics: Sequence[str | Path] = (),
+    importance: Sequence[str | Path] = (),
+    limit: int | str | None = None,
+    window: int = 0,
+    stride: int = 0,
+    batch: int = 8,
+    samples: int = 3,
+    device: str = "auto",
+    dtype: str = "auto",
+    fast: bool = False,
+    speed: bool = False,
+    rounds: int = 5,
+    progress: Progress | None = None,
+) -> Collected:
+    """Write one self-contained HTML page to ``out``; returns what it shows.
+
+    ``sources``: files that :func:`evaluate` wrote, shown as they are, and checkpoints, which are measured on ``text``
+    first with the settings of :func:`evaluate`; the first of several is the parent of the others unless ``parent`` is
+    given. ``metrics`` and ``importance``: metrics.jsonl and importance.json that do not lie beside a checkpoint.
+
+    Raises UsageError for what cannot be read, and for checkpoints without text.
+    """
+    from secateur.reporting import collect, write
+
+    path = _place(out)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"out {path}: the page is HTML; name it *.html")
+    found = collect(
+        _several(sources),
+        _texts(text),
+        parent=parent,
+        metrics=[Path(m) for m in metrics],
+        importance=[Path(i) for i in importance],
+        settings=_measuring(limit, window, stride, batch, samples, device, dtype, fast, speed, rounds),
+        progress=progress,
+    )
+    write(found, path)
+    return found
+
+
+@contextlib.contextmanager
+def _opened(source: Source) -> Iterator[Model]:
+    """The model; closed at the end when it was opened here."""
+    if not isinstance(source, str | Path):
+        yield source
+        return
+    with open(source) as model:
+        yield model
+
+
+def _several(sources: Source | Sequence[Source]) -> list[Source]:
+    return list(sources) if isinstance(sources, Sequence) and not isinstance(sources, str) else [sources]
+
+
+def _texts(text: Text) -> list[str | Path]:
+    return [text] if isinstance(text, str | Path) else list(text)
+
+
+def _stats(stats: Stats | str | Path | None, model: Model) -> Stats | None:
+    """The statistics, read from their file where one is given. UsageError when they are another model's."""
+    from secateur.calibration.stats import load_stats
+
+    return load_stats(Path(stats), model) if isinstance(stats, str | Path) else stats
+
+
+def _methods(methods: str | Sequence[str]) -> tuple[str, ...]:
+    from secateur.pruning.repair.layer import METHODS
+
+    asked = (methods,) if isinstance(methods, str) else tuple(methods)
+    unknown = [m for m in asked if m not in METHODS]
+    if unknown or not asked:
+        raise UsageError(f"repair: {unknown[0] if unknown else ''!r}, expected one or more of {', '.join(METHODS)}")
+    return asked
+
+
+def _repaired(
+    parent: Model,
+    plan: Plan,
+    out: Path,
+    settings: Any,
+    stats: Stats | None,
+    counted: Sequence[str] | None,
+    methods: str | Sequence[str],
+    text: Text | None,
+    progress: Progress | None,
+) -> Model:
+    """The cut and its repair with the windows that :func:`repair` would draw."""
+    from secateur.calibration.text import windows_of
+    from secateur.pruning.repair.run import RepairSettings
+    from secateur.pruning.repaired import prune_repaired
+
+    texts = _texts(text) if text is not None else list(stats.about.get("text", ())) if stats is not None else []
+    if not texts:
+        raise UsageError("a repair is fitted on text, and none is given", hint="give text=, or stats taken on text")
+    windows = windows_of(parent, texts, samples=REPAIR_SAMPLES, length=REPAIR_LENGTH, seed=0)
+    repairs, about = RepairSettings(methods=_methods(methods)), {"text": list(map(str, texts)), "seed": 0}
+    return prune_repaired(
+        parent, plan, out, settings, windows, repairs, stats=stats, texts=counted, about=about, progress=progress
+    )
+
+
+def _measuring(
+    limit: int | str | None, window: int, stride: int, batch: int, samples: int, device: str, dtype: str, fast: bool,
+    speed: bool, rounds: int,
+) -> Measuring:  # fmt: skip
+    from secateur.evaluation.load import Place
+    from secateur.evaluation.results import Settings
+    from secateur.evaluation.speed import SpeedSettings
+    from secateur.pruning.budget import parse_amount
+
+    return Settings(
+        window=window,
+        stride=stride,
+        limit=None if limit is None else parse_amount(str(limit), 0, "limit"),
+        batch=batch,
+        prompts=samples,
+        place=Place(device, dtype, fast),  # type: ignore[arg-type]  # it is judged when it is resolved
+        speed=SpeedSettings(rounds=rounds) if speed else None,
+    )
+
+
+def _place(out: str | Path) -> Path:
+    """A file to write; refused before anything is measured when it cannot be."""
+    path = Path(out)
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        why = "is a folder" if path.is_dir() else "its folder does not exist"
+        raise UsageError(f"--out {path}: {why}", hint="name a file in a folder that exists")
+    return path

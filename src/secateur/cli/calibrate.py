@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from secateur import api
 from secateur.cli.common import out, step_progress
 
 NAME = "calibrate"
@@ -17,6 +20,8 @@ Example:
     secateur calibrate ./checkpoint --text books/ --samples 128 --length 512 --out stats.safetensors
 
     torchrun --nproc-per-node 2 -m secateur calibrate ./checkpoint --text books/ --out stats.safetensors"""
+
+_SKIPPED = {"no": (), "one-shot": ("depth",), "iterative": ("depth-iterative",)}
 
 
 def run(
@@ -39,40 +44,29 @@ def run(
     journal: Annotated[Path | None, typer.Option(help="folder from which an interrupted run resumes")] = None,
     revision: Annotated[str | None, typer.Option(help="hub revision")] = None,
 ) -> None:
-    import torch
+    from secateur.importance import experts
 
-    from secateur.calibration.ranks import joined
-    from secateur.calibration.stats import calibrate
-    from secateur.data import check_vocabulary, load_tokenizer, pack, read_texts
-    from secateur.importance import depth, experts, taylor
-    from secateur.model import open_model
-    from secateur.pruning.choose import can_keep
-
-    with joined(device), open_model(model, revision=revision) as opened:
-        tokenizer = load_tokenizer(opened.folder)
-        check_vocabulary(tokenizer, opened.anatomy.sizes["v"])
-        windows = pack(tokenizer, read_texts(text), length=length, samples=samples, seed=seed)
-        about = {"text": list(text), "seed": seed}
-        with step_progress("calibrating") as progress:
-            stats = calibrate(
-                opened,
-                windows,
-                batch=batch,
-                about=about,
-                dtype=getattr(torch, dtype),
-                device=device,
-                journal=journal,
-                progress=progress,
-            )
-        on: dict[str, Any] = {"batch": batch, "dtype": getattr(torch, dtype), "device": device}
-        if gradients:
-            with step_progress("gradients") as progress:
-                stats = stats.adding(taylor.measure(opened, windows, progress=progress, **on))
-        if skip_layers != "no":
-            on |= {"iterative": skip_layers == "iterative", "allowed": lambda kept: can_keep(opened, kept)}
-            with step_progress("skipping layers") as progress:
-                stats = stats.adding(depth.measure(opened, windows, progress=progress, **on))
-        stats.save(save)
+    observe = ("activation", *(("taylor",) if gradients else ()), *_SKIPPED[skip_layers])
+    with api.open(model, revision=revision) as opened, bars() as progress:
+        stats = api.calibrate(
+            opened, text, observe=observe, samples=samples, length=length, batch=batch, seed=seed, device=device,
+            dtype=dtype, journal=journal, out=save, progress=progress,
+        )  # fmt: skip
     out.print(f"wrote {save}: {len(stats.tensors)} statistics over {stats.tokens:,} tokens", soft_wrap=True)
     for layer, few in experts.starved(stats).items():
         out.print(f"[yellow]layer {layer}:[/] experts {few} got too few tokens to be scored fairly", soft_wrap=True)
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str, int, int], None]]:
+    """One bar after another, a new one for each new label."""
+    with ExitStack() as stack:
+        shown: list[tuple[str, Callable[[int, int], None]]] = []
+
+        def told(label: str, done: int, total: int) -> None:
+            if not shown or shown[-1][0] != label:
+                stack.close()
+                shown.append((label, stack.enter_context(step_progress(label))))
+            shown[-1][1](done, total)
+
+        yield told

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from secateur import api
 from secateur.cli.common import err, human_count, out
 from secateur.errors import UsageError
 
@@ -54,6 +55,10 @@ def run(
     ] = None,
     hidden_weight: Annotated[float, typer.Option(help="size of the hidden-state loss relative to the rest")] = 1.0,
     correct_teacher: Annotated[str | None, typer.Option(help="train the teacher on so many tokens first")] = None,
+    eval_text: Annotated[
+        list[str] | None, typer.Option(help="held-out text whose loss is logged along (repeatable)")
+    ] = None,
+    eval_every: Annotated[int | None, typer.Option(help="steps between two held-out losses [default: 1/20]")] = None,
     top_k: Annotated[int | None, typer.Option(help="write the teacher's k likeliest tokens to disk, once")] = None,
     cache: Annotated[Path | None, typer.Option(help="folder of the teacher on disk, to use again")] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="compute in bfloat16; weights stay float32")] = False,
@@ -66,20 +71,16 @@ def run(
     restart: Annotated[bool, typer.Option("--restart", help="throw an unfinished run away")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing checkpoint at --out")] = False,
 ) -> None:
-    from secateur.train import Places, Settings, distill
-
-    settings = Settings(
-        tokens=parse_tokens(tokens, "--tokens"), length=length, batch=batch, micro_batch=micro_batch, lr=lr,
-        warmup=warmup, weight_decay=weight_decay, clip=clip, loss=loss, temperature=temperature, ce=ce, hidden=hidden,
-        hidden_layers=parse_pairs(hidden_layers), hidden_weight=hidden_weight, top_k=top_k, bf16=bf16, seed=seed,
-        chunk=chunk, save_every=save_every, repeat=repeat,
-    )  # fmt: skip
-    if cache is not None and top_k is None:
-        raise UsageError("--cache is given without --top-k: how many tokens of the teacher shall it keep?")
-    places = Places(out=save, work=work, cache=cache, overwrite=overwrite, restart=restart, tensorboard=tensorboard)
-    corrected = 0 if correct_teacher is None else parse_tokens(correct_teacher, "--correct-teacher")
     with _bar() as bar:
-        distill(student, teacher, text, settings, places, correct_teacher=corrected, reporter=bar)
+        api.distill(
+            student, text, tokens=tokens, out=save, teacher=teacher, correct_teacher=correct_teacher or 0,
+            eval_text=eval_text or None, eval_every=eval_every, work=work, cache=cache, overwrite=overwrite,
+            restart=restart, tensorboard=tensorboard, reporter=bar,
+            length=length, batch=batch, micro_batch=micro_batch, lr=lr, warmup=warmup, weight_decay=weight_decay,
+            clip=clip, loss=loss, temperature=temperature, ce=ce, hidden=hidden,
+            hidden_layers=parse_pairs(hidden_layers), hidden_weight=hidden_weight, top_k=top_k, bf16=bf16, seed=seed,
+            chunk=chunk, save_every=save_every, repeat=repeat,
+        )  # fmt: skip
     if bar.last is not None:
         print_result(save, bar.last)
 
@@ -95,14 +96,6 @@ def parse_pairs(text: str | None) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-def parse_tokens(text: str, option: str) -> int:
-    """``20M`` -> 20000000."""
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)([kMBT]?)", text.replace(",", "").replace("_", ""))
-    if not match or not float(match[1]):
-        raise UsageError(f"{option} {text!r} is no number of tokens; write 20M, 1.5B or 300000")
-    return int(float(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}[match[2]])
-
-
 class Bar:
     """One bar with loss, tokens a second and time left; without a terminal, a line now and then."""
 
@@ -111,6 +104,7 @@ class Bar:
     def __init__(self, bar: Progress) -> None:
         self.bar = bar
         self.last: Step | None = None
+        self.held_out: float | None = None
         self._task: tuple[str, TaskID] | None = None
 
     def note(self, text: str) -> None:
@@ -121,7 +115,9 @@ class Bar:
 
     def step(self, step: Step, steps: int) -> None:
         self.last = step
-        told = f"loss {step.loss:.4f}  {step.tokens_per_second:,.0f} tokens/s"
+        self.held_out = step.held_out.get("held_out", self.held_out)
+        held_out = "" if self.held_out is None else f"  held-out {self.held_out:.4f}"
+        told = f"loss {step.loss:.4f}{held_out}  {step.tokens_per_second:,.0f} tokens/s"
         self._show("distilling", told, step.step, steps)
         if not self.bar.console.is_terminal and (step.step % max(1, steps // self.LINES) == 0 or step.step == steps):
             left = step.seconds / step.step * (steps - step.step)
@@ -151,7 +147,10 @@ def _bar() -> Iterator[Bar]:
 def print_result(folder: Path, last: Step) -> None:
     import json
 
-    first = json.loads((folder / "secateur.json").read_text())["result"]["first"]
+    result = json.loads((folder / "secateur.json").read_text())["result"]
+    first, held_out = result["first"], result.get("held_out")
     out.print(f"wrote {folder}: {human_count(last.tokens)} tokens in {last.seconds:,.0f} s", soft_wrap=True)
     out.print(f"loss {first['loss']:.4f} -> {last.loss:.4f}, cross-entropy {first['ce']:.4f} -> {last.ce:.4f}")
+    if held_out is not None:
+        out.print(f"held-out cross-entropy {held_out['first']:.4f} -> {held_out['last']:.4f}")
     out.print(f"every step: {folder / 'metrics.jsonl'}", soft_wrap=True)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from secateur.cli.common import err, human_bytes, human_count, out, parse_size, print_json
-from secateur.errors import UsageError
-
-if TYPE_CHECKING:
-    from secateur.evaluation.results import Settings
+from secateur import api
+from secateur.cli.common import err, human_bytes, human_count, out, print_json
 
 NAME = "eval"
 HELP = """Measure loss, perplexity and bits per byte on text; with a parent also KL, JS and top-1 agreement.
@@ -62,13 +59,11 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
     save: Annotated[Path | None, typer.Option("--out", help="write the JSON document to this file")] = None,
 ) -> None:
-    check_file(save, "--out")
-    settings = settings_of(limit, window, stride, batch, device, dtype, fast, speed, rounds, samples)
-    found = measured(models, parent, text, settings)
-    if save is not None:
-        from secateur.checkpoint import write_json
-
-        write_json(save, found)
+    with progress() as told:
+        found = api.evaluate(
+            models, text, parent=parent, limit=limit, window=window, stride=stride, batch=batch, samples=samples,
+            device=device, dtype=dtype, fast=fast, speed=speed, rounds=rounds, out=save, progress=told,
+        )  # fmt: skip
     if json:
         print_json(found)
         return
@@ -77,47 +72,6 @@ def run(
         out.print(
             f"results written to {save}; a page of them: secateur report {save} --out report.html", soft_wrap=True
         )
-
-
-def settings_of(
-    limit: str | None, window: int, stride: int, batch: int, device: str, dtype: Any, fast: bool, speed: bool,
-    rounds: int, samples: int,
-) -> Settings:  # fmt: skip
-    """The settings that the shared options describe."""
-    from secateur.evaluation.load import Place
-    from secateur.evaluation.results import Settings
-    from secateur.evaluation.speed import SpeedSettings
-
-    return Settings(
-        window=window,
-        stride=stride,
-        limit=parse_size(limit) if limit else None,
-        batch=batch,
-        prompts=samples,
-        place=Place(device, dtype, fast),
-        speed=SpeedSettings(rounds=rounds) if speed else None,
-    )
-
-
-def measured(models: Sequence[str], parent: str | None, text: Sequence[str], settings: Settings) -> dict[str, Any]:
-    """Open and evaluate, with a progress bar."""
-    from contextlib import ExitStack
-
-    from secateur.evaluation.results import evaluate
-    from secateur.model import open_model
-
-    with ExitStack() as stack:
-        opened = [stack.enter_context(open_model(m)) for m in models]
-        above = stack.enter_context(open_model(parent)) if parent is not None else None
-        with progress() as told:
-            return evaluate(opened, text, parent=above, settings=settings, progress=told)
-
-
-def check_file(path: Path | None, option: str) -> None:
-    """Refuse a destination that cannot be written before anything is measured."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        why = "is a folder" if path.is_dir() else "its folder does not exist"
-        raise UsageError(f"{option} {path}: {why}", hint="name a file in a folder that exists")
 
 
 @contextmanager

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from secateur.cli.common import out, step_progress
-
-if TYPE_CHECKING:
-    from secateur.pruning.repair.layer import Repair
+from secateur import api
+from secateur.cli.calibrate import bars
+from secateur.cli.common import out
 
 NAME = "repair"
 HELP = """Repair a cut child in closed form: norm factors, and least squares for what writes the residual stream.
@@ -28,8 +29,8 @@ def run(
     parent: Annotated[str, typer.Option(help="the checkpoint it was cut from")],
     text: Annotated[list[str], typer.Option(help="text files, folders, JSONL, parquet or hf://owner/name; repeatable")],
     save: Annotated[Path, typer.Option("--out", help="folder for the result; must not exist yet")],
-    samples: Annotated[int, typer.Option(min=2, help="windows of text")] = 64,
-    length: Annotated[int, typer.Option(min=8, help="tokens per window")] = 256,
+    samples: Annotated[int, typer.Option(min=2, help="windows of text")] = api.REPAIR_SAMPLES,
+    length: Annotated[int, typer.Option(min=8, help="tokens per window")] = api.REPAIR_LENGTH,
     batch: Annotated[int, typer.Option(min=1, help="windows at a time")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="which windows are drawn")] = 0,
     damp: Annotated[
@@ -37,26 +38,20 @@ def run(
     ] = 1e-2,
     feedback: Annotated[bool, typer.Option(help="let a layer make up for what earlier layers lost")] = True,
 ) -> None:
-    from secateur.data import check_vocabulary, load_tokenizer, pack, read_texts
-    from secateur.model import open_model
-    from secateur.pruning.repair.run import RepairSettings, repair
-
-    with open_model(parent) as a, open_model(child) as b:
-        tokenizer = load_tokenizer(a.folder)
-        check_vocabulary(tokenizer, a.anatomy.sizes["v"])
-        windows = pack(tokenizer, read_texts(text), length=length, samples=samples, seed=seed)
-        settings = RepairSettings(damp=damp, feedback=feedback, batch=batch)
-        about = {"text": list(text), "seed": seed}
-        with step_progress("repairing") as progress:
-            _, log = repair(b, a, windows, save, settings, about=about, progress=progress)
-    print_log(log)
+    with bars() as progress:
+        api.repair(
+            child, text, parent=parent, out=save, samples=samples, length=length, batch=batch, seed=seed, damp=damp,
+            feedback=feedback, progress=progress,
+        )  # fmt: skip
+    print_attempts(json.loads((save / "secateur.json").read_text(encoding="utf-8"))["repair"]["attempts"])
     out.print(f"wrote {save}", soft_wrap=True)
 
 
-def print_log(log: list[Repair]) -> None:
+def print_attempts(attempts: Sequence[Mapping[str, Any]]) -> None:
     """What each repair bought: relative error of the layer's output on text it was not fitted on."""
     table = Table("layer", "tensor", "repair", "error before", "after", "", box=None, header_style="bold")
-    for r in log:
-        verdict = "[green]kept[/]" if r.applied else "[dim]undone[/]"
-        table.add_row(str(r.layer), r.tensor, r.method, f"{r.before:.3e}", f"{r.after:.3e}", verdict)
+    for r in attempts:
+        verdict = "[green]kept[/]" if r["applied"] else "[dim]undone[/]"
+        row = (str(r["layer"]), r["tensor"], r["method"], f"{r['before']:.3e}", f"{r['after']:.3e}", verdict)
+        table.add_row(*row)
     out.print(table)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from secateur import api
 from secateur.cli.common import human_bytes, out
 from secateur.cli.eval import (
     Batch,
@@ -19,11 +20,8 @@ from secateur.cli.eval import (
     Speed,
     Stride,
     Window,
-    check_file,
     progress,
-    settings_of,
 )  # fmt: skip
-from secateur.errors import UsageError
 
 NAME = "report"
 HELP = """Write one HTML page: numbers, charts, shapes, curves, samples and the audit. It needs no network to be read.
@@ -58,20 +56,14 @@ def run(
     rounds: Rounds = 5,
     samples: Samples = 3,
 ) -> None:
-    check_file(save, "--out")
-    if save.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--out {save}: the page is HTML; name it *.html")
-    from secateur.reporting import collect, write
-
-    settings = settings_of(limit, window, stride, batch, device, dtype, fast, speed, rounds, samples)
     with progress() as told:
-        found = collect(
-            sources, text or (), parent=parent, metrics=metrics or (), importance=importance or (), settings=settings,
-            progress=told,
+        found = api.report(
+            sources, text or (), out=save, parent=parent, metrics=metrics or (), importance=importance or (),
+            limit=limit, window=window, stride=stride, batch=batch, samples=samples, device=device, dtype=dtype,
+            fast=fast, speed=speed, rounds=rounds, progress=told,
         )  # fmt: skip
-    nbytes = write(found, save)
     out.print(
-        f"wrote {save} ({human_bytes(nbytes)}): {', '.join(m['name'] for m in found.models)}",
+        f"wrote {save} ({human_bytes(save.stat().st_size)}): {', '.join(m['name'] for m in found.models)}",
         soft_wrap=True,
         markup=False,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from secateur import api
 from secateur.cli.common import out, print_json
 
 if TYPE_CHECKING:
@@ -30,11 +31,7 @@ def run(
 ) -> None:
     from dataclasses import asdict
 
-    from secateur.evaluation.equality import verify
-    from secateur.model import open_model
-
-    with open_model(parent) as a, open_model(child) as b:
-        result = verify(a, b, tokens=tokens, seed=seed)
+    result = api.verify(parent, child, tokens=tokens, seed=seed)
     if json:
         print_json({**asdict(result), "holds": result.holds})
     else:

@@ -21,6 +21,7 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "parent": MODELS,
     "teacher": MODELS,
     "text": (),
+    "eval_text": (),
     "stats": ("calibrate",),
     "plan": ("plan",),
     "sources": ("eval", *MODELS),

@@ -11,7 +11,7 @@ from typing import Any
 from secateur.errors import UsageError
 from secateur.evaluation import traces
 from secateur.evaluation.results import Progress, Settings, evaluate, load_results
-from secateur.model import open_model
+from secateur.model import Model, open_model
 
 Document = dict[str, Any]
 
@@ -35,10 +35,10 @@ class Collected:
 
 
 def collect(
-    sources: Sequence[str | Path],
+    sources: Sequence[str | Path | Model],
     text: Sequence[str | Path] = (),
     *,
-    parent: str | Path | None = None,
+    parent: str | Path | Model | None = None,
     metrics: Sequence[Path] = (),
     importance: Sequence[Path] = (),
     settings: Settings | None = None,
@@ -49,8 +49,8 @@ def collect(
     The parent of the checkpoints is ``parent``, or the first of several. ``metrics`` and ``importance``: files of
     curves that do not lie in a checkpoint's folder. Raises UsageError for what cannot be read.
     """
-    files = [Path(s) for s in sources if Path(s).suffix == ".json" and Path(s).name != "config.json"]
-    folders = [str(s) for s in sources if Path(s) not in files]
+    files = [Path(s) for s in sources if not isinstance(s, Model) and _is_results(Path(s))]
+    folders = [s for s in sources if isinstance(s, Model) or not _is_results(Path(s))]
     documents = [load_results(f) for f in files]
     if folders or parent is not None:
         documents.insert(0, _measure(folders, text, parent, settings, progress))
@@ -66,25 +66,29 @@ def collect(
     return Collected(models, documents, healing, scores, _notes(documents))
 
 
+def _is_results(path: Path) -> bool:
+    return path.suffix == ".json" and path.name != "config.json"
+
+
 def _measure(
-    folders: Sequence[str],
+    folders: Sequence[str | Path | Model],
     text: Sequence[str | Path],
-    parent: str | Path | None,
+    parent: str | Path | Model | None,
     settings: Settings | None,
     progress: Progress | None,
 ) -> Document:
     if not text:
-        raise UsageError(
-            f"{', '.join(folders)}: checkpoints are measured on text, and none is given", hint="--text FILE"
-        )
-    above = str(parent) if parent is not None else folders[0] if len(folders) > 1 else None
-    children = [f for f in folders if f != above]
+        names = ", ".join(f.source if isinstance(f, Model) else str(f) for f in folders)
+        raise UsageError(f"{names}: checkpoints are measured on text, and none is given", hint="--text FILE")
+    above = parent if parent is not None else folders[0] if len(folders) > 1 else None
+    children = [f for f in folders if f is not above and str(f) != str(above)]
     if not children:
         raise UsageError("only the parent is given", hint="name at least one checkpoint besides it")
     with ExitStack() as stack:
-        first = None if above is None else stack.enter_context(open_model(above))
-        opened = [stack.enter_context(open_model(f)) for f in children]
-        return evaluate(opened, text, parent=first, settings=settings, progress=progress)
+        first, *opened = (
+            f if f is None or isinstance(f, Model) else stack.enter_context(open_model(f)) for f in (above, *children)
+        )
+        return evaluate([m for m in opened if m], text, parent=first, settings=settings, progress=progress)
 
 
 def _present(value: Any, path: Path) -> Any:

@@ -40,6 +40,7 @@ def repair(
     settings: RepairSettings | None = None,
     *,
     about: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Model, list[Repair]]:
     """Repair ``child`` on calibration ``windows`` of parent token ids, (samples, tokens), and write it to ``out``.
@@ -59,7 +60,7 @@ def repair(
             hint="cut with --norm auto to repair",
         )
     require_space(out, child.weights.total_bytes)
-    with publish(out) as staging:
+    with publish(out, overwrite=overwrite) as staging:
         walk_pair(parent, child, cut.layers, rows, batches, work, progress=progress)
         _write(child, work, staging, {"windows": list(windows.shape), **(about or {}), **asdict(settings)})
     return open_model(out), work.log
