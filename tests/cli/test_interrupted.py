@@ -100,7 +100,7 @@ def _secateur(argv: list[str], log: str, trap: Trap | None) -> None:
     torch.set_num_threads(1)
     # as at a terminal: a test run started in the background of a script would hand down "ignore"
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    tempfile.tempdir = str(Path(log).parent)  # a killed process leaves its temporary folders, empty, where it made them
+    tempfile.tempdir = str(Path(log).parent)
     if trap is not None:
         trap.set()
     sys.exit(run(argv))
@@ -207,6 +207,21 @@ def test_kill_between_two_steps(trap: str, overwrite: bool, scene: Scene) -> Non
         "--overwrite",
     )
     assert scene.names() == {"parent", "child"}
+    _remove(scene.child)
+
+
+def test_temporary_folders_of_the_dead_are_swept(scene: Scene) -> None:
+    """By the next run, like staging folders."""
+
+    def temporary() -> list[str]:
+        return [path.name for path in scene.place.parent.glob("*secateur-*")]
+
+    process = scene.start(trap=Trap("secateur.pruning.run._prepare"))
+    process.join()
+    assert process.exitcode == -signal.SIGKILL and len(temporary()) == 1
+    process = scene.start()
+    process.join()
+    assert process.exitcode == 0 and temporary() == [], scene.log
     _remove(scene.child)
 
 

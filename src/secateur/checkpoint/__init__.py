@@ -7,7 +7,7 @@ from secateur.checkpoint.hashing import FileHasher
 from secateur.checkpoint.header import CODES, DTYPES, TensorInfo, read_header
 from secateur.checkpoint.hub import resolve
 from secateur.checkpoint.passengers import Passenger, copy_passengers, list_passengers
-from secateur.checkpoint.publish import publish
+from secateur.checkpoint.publish import publish, scratch
 from secateur.checkpoint.store import TensorStore
 from secateur.checkpoint.writer import Shard, TensorSpec, plan_shards, write_tensors
 
@@ -29,6 +29,7 @@ __all__ = [
     "read_header",
     "require_space",
     "resolve",
+    "scratch",
     "write_json",
     "write_tensors",
 ]

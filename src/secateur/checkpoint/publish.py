@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,25 @@ def publish(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
     finally:
         # After an exchange the old checkpoint lies here; after a plain rename nothing does.
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def scratch(destination: Path) -> Iterator[Path]:
+    """An empty folder among the system's temporary files, for work towards ``destination``; removed at the end.
+
+    What killed processes left there is removed first. CheckpointError if the disk refuses.
+    """
+    place = Path(tempfile.gettempdir()) / (_resolved(destination).name or "root")
+    try:
+        sweep(place)
+        folder = place.parent / _hidden_name("staging", place)
+        folder.mkdir(mode=0o700)
+    except OSError as cause:
+        raise disk_error(cause, place.parent) from cause
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(destination: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from secateur.calibration.stats import Stats
-from secateur.checkpoint import TensorSpec, publish, require_space, write_json, write_tensors
+from secateur.checkpoint import TensorSpec, publish, require_space, scratch, write_json, write_tensors
 from secateur.checkpoint.hashing import FileHasher
 from secateur.checkpoint.passengers import copy_passengers, list_passengers
 from secateur.checkpoint.store import INDEX
@@ -71,15 +70,15 @@ def prune(
     Raises SecateurError before anything is written when the plan, the score or the files do not allow the cut.
     """
     settings = settings or Settings()
-    with tempfile.TemporaryDirectory(prefix="secateur-") as scratch:
-        cut, vocab, curves = _prepare(model, plan, out, settings, Path(scratch), stats, texts)
+    with scratch(out) as beside:
+        cut, vocab, curves = _prepare(model, plan, out, settings, beside, stats, texts)
         targets = list(cut.targets())
         specs = _specs(model, targets, masked=settings.mask)
         total = sum(s.nbytes for _, s in specs)
         require_space(out, total + _bytes_beside(model))
         with publish(out, overwrite=settings.overwrite) as staging:
             hashes = _write(model, cut, specs, staging, settings, total, progress)
-            files = _write_files(model, cut, vocab, Path(scratch), staging, settings)
+            files = _write_files(model, cut, vocab, beside, staging, settings)
             sizes, layers = (cut.new_sizes, cut.layers)
             before = cost(model, model.anatomy.sizes, range(model.anatomy.n_layers)).to_json()
             after = before if settings.mask else cost(model, sizes, layers).to_json()
@@ -96,7 +95,7 @@ def _prepare(
     plan: Plan,
     out: Path,
     settings: Settings,
-    scratch: Path,
+    beside: Path,
     stats: Stats | None,
     texts: Sequence[str] | None,
 ) -> tuple[Cut, VocabChoice | None, dict[str, Any] | None]:
@@ -119,7 +118,7 @@ def _prepare(
         layers = choose_layers(model, layers, settings.layer_score or settings.score, settings.seed, stats)
     vocab = None
     if "v" in sizes and sizes["v"] != model.anatomy.sizes["v"]:
-        vocab = choose_vocabulary(model, sizes["v"], scratch, texts)
+        vocab = choose_vocabulary(model, sizes["v"], beside, texts)
     scores = score_units(model, sizes, settings.score, settings.seed, stats)
     keep = keep_best(model.anatomy, scores, sizes)
     curves = document(model.anatomy, settings.score, scores) if settings.score in MEASURED and scores else None
@@ -187,7 +186,7 @@ def _write(
 
 
 def _write_files(
-    model: Model, cut: Cut, vocab: VocabChoice | None, scratch: Path, staging: Path, settings: Settings
+    model: Model, cut: Cut, vocab: VocabChoice | None, beside: Path, staging: Path, settings: Settings
 ) -> dict[str, str]:
     """config.json and everything that is no tensor; returns what became of each file of the parent."""
     config: dict[str, Any] = dict(cut.parent.raw if settings.mask else cut.config)
@@ -195,7 +194,7 @@ def _write_files(
     if vocab is not None and vocab.trim is not None and not settings.mask:
         apply_edits(config, vocab.config_edits)
         for name in vocab.trim.files:
-            shutil.copy2(scratch / name, staging / name)
+            shutil.copy2(beside / name, staging / name)
         trimmed = dict.fromkeys(vocab.trim.files, "trimmed") | {n: f"left: {w}" for n, w in vocab.trim.left.items()}
     write_json(staging / "config.json", config)
     passengers = [p for p in list_passengers(model.folder) if p.name not in trimmed]
