@@ -490,14 +490,7 @@ def test_verify_refuses_what_is_no_pair(pool: Pool, tmp_path: Path) -> None:
     refused("verify", pool.get("llama"), tmp_path / "none", says="no such file or folder")
 
 
-# ---- demo, hub, help --------------------------------------------------------------------------------------------
-
-
-def test_demo(tmp_path: Path) -> None:
-    text = done("demo", "--out", tmp_path / "kept").out
-    assert "fails" not in text and "child = masked parent" in text
-    done("verify", tmp_path / "kept" / "parent", tmp_path / "kept" / "child")
-    refused("demo", "--params", "1%", says="no shape fits the budget")
+# ---- hub, help --------------------------------------------------------------------------------------------------
 
 
 def test_hub_ids_offline(tmp_path: Path) -> None:

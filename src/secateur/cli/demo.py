@@ -2,54 +2,72 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
-from secateur.cli.common import byte_progress, out
-from secateur.cli.inspect import print_description
-from secateur.cli.plan import print_plan
-from secateur.cli.prune import print_result
-from secateur.cli.verify import print_equality
+from secateur.cli import recipe
+from secateur.cli.common import err, out
 
 NAME = "demo"
-HELP = """Build a small hybrid, plan it to 60% of its parameters, cut it group-aware, and prove the cut exact."""
+HELP = """Halve a small trained hybrid (Mamba-2, attention, MLP), repair it, distil it from its parent, and report.
+
+Parent, texts and recipe come with the package. Everything is written to one folder, whose recipe.yaml runs again with
+`secateur run`. Interrupted, the same command goes on; finished steps are skipped.
+
+Examples:
+
+    secateur demo
+
+    secateur demo --quick --out demo"""
 
 
 def run(
-    save: Annotated[Path | None, typer.Option("--out", help="keep parent and child in this new folder")] = None,
-    params: Annotated[str, typer.Option(help="parameters to stay within")] = "60%",
+    save: Annotated[Path, typer.Option("--out", help="folder to work in; new, or of an earlier demo")] = Path(
+        "secateur-demo"
+    ),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="the same steps on very little text: no numbers to trust")
+    ] = False,
 ) -> None:
-    from secateur.checkpoint import publish
-    from secateur.demo.hybrid import build
-    from secateur.describe import describe
-    from secateur.evaluation.equality import verify
-    from secateur.model import open_model
-    from secateur.pruning.plan import make_plan
-    from secateur.pruning.run import prune
+    from secateur.demo.unpack import unpack
 
-    with tempfile.TemporaryDirectory(prefix="secateur-demo-") as scratch:
-        folder = Path(scratch) / "demo"
-        folder.mkdir()
-        out.rule("1  a small hybrid: Mamba-2, attention, MLP")
-        with open_model(build(folder / "parent")) as parent:
-            print_description(describe(parent))
-            out.rule(f"2  a shape within {params}")
-            plan = make_plan(parent, params=params)
-            print_plan(parent, plan)
-            out.rule("3  the cut, heads kept per group")
-            with byte_progress("writing") as progress:
-                child = prune(parent, plan, folder / "child", progress=progress)
-            print_result(folder / "child", child.anatomy.count(), child.weights.total_bytes)
-            out.rule("4  the proof: child = masked parent, in plain transformers")
-            result = verify(parent, child)
-            print_equality(result)
-        if save is not None:
-            with publish(save) as staging:
-                shutil.copytree(folder, staging, dirs_exist_ok=True)
-            out.print(f"parent and child are in {save}", soft_wrap=True, markup=False)
-    if not result.holds:
-        raise typer.Exit(1)
+    begun = time.monotonic()
+    out.print("A small trained hybrid is measured, cut to half, repaired, healed and compared with what it was.")
+    out.print(f"Minutes on two cores. Ctrl-C is safe: the same command goes on. Folder: {save}", soft_wrap=True)
+    path = unpack(save, "quick" if quick else "demo")
+    _load_libraries()
+    recipe.run(path)
+    print_summary(save)
+    out.print(f"in all {time.monotonic() - begun:,.0f} s", markup=False)
+
+
+def _load_libraries() -> None:
+    """The longest silence of the road, so it is said."""
+    if not err.is_terminal:
+        err.print("loading PyTorch and transformers")
+    with err.status("loading PyTorch and transformers"):
+        import torch  # noqa: F401
+        import transformers.models.nemotron_h.modeling_nemotron_h  # noqa: F401
+
+
+def print_summary(folder: Path) -> None:
+    """The table and sentences of the folder's evaluation, and where the page lies."""
+    from secateur.demo.summary import sentences, table
+    from secateur.evaluation.results import load_results
+
+    document = load_results(folder / "numbers.json")
+    names, rows = table(document)
+    out.rule("what was lost, what came back, how much smaller and faster")
+    shown = Table("", *names, box=None, header_style="bold")
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        shown.add_row(row.label, *row.cells)
+    out.print(shown)
+    for sentence in sentences(document):
+        out.print(sentence, soft_wrap=True, markup=False)
+    out.print(f"The whole story, to open in a browser: {folder / 'report.html'}", soft_wrap=True, markup=False)
