@@ -17,7 +17,7 @@ from secateur.model import open_model
 
 FILE = "halving-axes.jsonl"
 AXES = ("heads", "channels", "state")
-TOKENS, EVERY, RATE = 307_200, 51_200, 1e-3
+TOKENS, EVERY, RATE = 204_800, 51_200, 1e-3
 
 
 def units(bench: Bench, seeds: Sequence[int], shapes: Sequence[str]) -> Iterator[Unit]:
@@ -32,7 +32,7 @@ def _run(bench: Bench, axis: str, seed: int) -> dict[str, Any]:
     """Cut without repair, with our repair, and healed."""
     folder = bench.work / "axes" / f"{axis}-{seed}"
     cut, repaired = folder / "cut", folder / "repaired"
-    make(bench, axis, "published recipe, exact norms", seed, cut)
+    make(bench, axis, "ours, no repair", seed, cut)
     make(bench, axis, "ours", seed, repaired)
     removed = inner(bench.model) - inner(open_model(repaired))
     facts = {"removed_parameters": removed, "cut": bench.score_folder(cut)["loss"]}

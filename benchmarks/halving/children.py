@@ -32,11 +32,13 @@ class Method:
 
 BOTH = ("norm", "least-squares")
 METHODS: dict[str, Method] = {
-    "ours": Method("activation", repairs=BOTH),
-    "ours, no least squares": Method("activation", repairs=("norm",)),
-    "ours, no norm factor": Method("activation", norm="none", repairs=("least-squares",)),
+    "ours": Method("contribution", repairs=BOTH),
+    "ours, no norm factor": Method("contribution", norm="none", repairs=("least-squares",)),
+    "ours, no least squares": Method("contribution", repairs=("norm",)),
+    "ours, no repair": Method("contribution"),
     "published recipe": Method("activation", norm="none"),
     "published recipe, exact norms": Method("activation"),
+    "activation + our repair": Method("activation", repairs=BOTH),
     "FLAP": Method("flap", bias=True),
     "FLAP, no bias": Method("flap"),
     "FLAP + our repair": Method("flap", repairs=BOTH),

@@ -27,7 +27,7 @@ RUNS: dict[str, tuple[str, float, float]] = {
     "scratch + CE": ("scratch", 1.0, 3e-3),
     "scratch + KD": ("scratch", 0.0, 3e-3),
 }
-TOKENS, EVERY = 614_400, 51_200
+TOKENS, EVERY = 409_600, 51_200
 
 
 def units(bench: Bench, seeds: Sequence[int], shapes: Sequence[str]) -> Iterator[Unit]:

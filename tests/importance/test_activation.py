@@ -146,6 +146,33 @@ def test_flap_against_brute_force(parents: dict[str, Parent], measured: Measured
     assert np.allclose(got["h", "3"], heads, rtol=1e-5)
 
 
+def test_contribution_against_brute_force(parents: dict[str, Parent], measured: Measured) -> None:
+    """Energy of what each channel's share of the output is, computed share by share; heads by channels that stay."""
+    parent = parents["nemotron_h"]
+    s = parent.anatomy.sizes
+    seen = Watched(parent).run([(3, "mixer.out_proj"), (1, "mixer.down_proj")])
+
+    def shares(layer: int, path: str) -> np.ndarray:
+        x = seen.rows(layer, path, "in")
+        x = x.reshape(-1, x.shape[-1])
+        weight = parent.tensors[f"{parent.anatomy.layer_prefix(layer)}{path}.weight"].double().numpy()
+        return np.array([(np.outer(x[:, j], weight[:, j]) ** 2).sum() / len(x) for j in range(x.shape[1])])
+
+    stats = measured("nemotron_h")
+    assert np.allclose(
+        score(parent, stats, "f", "contribution")["f", "1"] ** 2, shares(1, "mixer.down_proj"), rtol=1e-5
+    )
+    grid = shares(3, "mixer.out_proj").reshape(s["g"], s["h"], s["p"])
+    assert np.allclose(score(parent, stats, "h", "contribution")["h", "3"] ** 2, grid.sum(-1), rtol=1e-5)
+    got = score(parent, stats, "h p", "contribution", p=2)
+    assert np.allclose(got["p", "3"] ** 2, np.broadcast_to(grid.sum((0, 1)), grid.shape), rtol=1e-5)
+    best = np.argsort(-grid.sum((0, 1)), kind="stable")[:2]
+    assert np.allclose(got["h", "3"] ** 2, grid[..., best].sum(-1), rtol=1e-5)
+    for axis in ("d", "n"):
+        other = score(parent, stats, axis)
+        assert all(np.array_equal(v, other[k]) for k, v in score(parent, stats, axis, "contribution").items())
+
+
 def test_flap_of_a_constant_channel_is_zero(parents: dict[str, Parent], tmp_path: Path) -> None:
     """Without its input weights a channel is act(bias), however large."""
     parent, tensors = parents["llama"], dict(parents["llama"].tensors)
@@ -176,7 +203,7 @@ def _near_dead(parent: Parent, folder: Path) -> tuple[Stats, dict[str, np.ndarra
     return measure(write(folder / "dead", parent.anatomy.raw, tensors)), dead
 
 
-@pytest.mark.parametrize("criterion", ["activation", "flap"])
+@pytest.mark.parametrize("criterion", ["activation", "contribution", "flap"])
 def test_planted_near_dead_units_rank_last(criterion: str, parents: dict[str, Parent], tmp_path: Path) -> None:
     parent = parents["nemotron_h"]
     stats, dead = _near_dead(parent, tmp_path)

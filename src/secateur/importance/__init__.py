@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from secateur.importance import activation, first, flap, magnitude, random, taylor
+from secateur.importance import activation, contribution, first, flap, magnitude, random, taylor
 from secateur.importance.base import Criterion, Measured, Scores, changed_axes, keep_best
 
 CRITERIA: dict[str, Criterion] = {
@@ -16,6 +16,7 @@ CRITERIA: dict[str, Criterion] = {
 MEASURED: dict[str, Measured] = {
     "activation": activation.score,
     "balanced": activation.balanced,
+    "contribution": contribution.score,
     "flap": flap.score,
     "taylor": taylor.score,
 }

@@ -1,0 +1,128 @@
+"""Tables of benchmarks/README.md and the curve beside it, from the results alone.
+
+python -m benchmarks.halving.table            prints the tables, and writes halving-curve.svg into the results
+python -m benchmarks.halving.table --write    also puts them between the marks in benchmarks/README.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.halving import axes, budget, curve, healing, oneshot
+from benchmarks.halving.children import METHODS
+from benchmarks.halving.units import read
+
+FOLDER = Path(__file__).parents[1]
+BEGIN, END = "<!-- halving: begin -->", "<!-- halving: end -->"
+Line = dict[str, Any]
+
+
+def spread(values: Iterable[float], digits: int = 3) -> str:
+    """Mean, half the range from the lowest to the highest, and how many where they are not three."""
+    found = list(values)
+    if not found:
+        return "-"
+    text = f"{statistics.mean(found):.{digits}f}"
+    if len(found) > 1:
+        text += f" ± {(max(found) - min(found)) / 2:.{digits}f}"
+    return text if len(found) == 3 else f"{text} (n={len(found)})"
+
+
+def pick(lines: Iterable[Line], **wanted: Any) -> list[Line]:
+    return [line for line in lines if all(line["settings"].get(k) == v for k, v in wanted.items())]
+
+
+def values(lines: Iterable[Line], key: str) -> list[float]:
+    return [line["result"][key] for line in lines]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def one_shot(lines: list[Line]) -> str:
+    shapes = sorted({line["settings"].get("shape") for line in lines} - {None})
+    parent = pick(lines, method="parent")
+    rows = [["parent", *[spread(values(parent, "loss")), spread(values(parent, "bits_per_byte"))] * len(shapes)]]
+    for method in METHODS:
+        row = [method]
+        for shape in shapes:
+            found = pick(lines, method=method, shape=shape)
+            row += [spread(values(found, "loss")), spread(values(found, "bits_per_byte"))]
+        rows.append(row)
+    return table(["method", *(f"{s}: {unit}" for s in shapes for unit in ("nats/token", "bits/byte"))], rows)
+
+
+def healed(lines: list[Line]) -> str:
+    rows = []
+    for run in healing.RUNS:
+        found = pick(lines, run=run)
+        tokens = sorted({line["settings"]["tokens"] for line in found})
+        at = [f"{t:,}" for t in tokens]
+        told = [spread(values(found, key)) for key in ("before", "loss", "bits_per_byte")]
+        rows.append([run, *told, ", ".join(at) or "-"])
+    return table(["run", "nats/token before", "after", "bits/byte after", "tokens"], rows)
+
+
+def headline(lines: list[Line], long: list[Line]) -> str:
+    """Tokens that prune + KD took to the loss of the same shape from scratch on the whole budget."""
+    if not long:
+        return "The run from scratch on the whole token budget has not ended."
+    target, rows = statistics.mean(values(long, "loss")), []
+    for line in pick(lines, run="pruned + KD"):
+        reached = first_below(line["result"]["curve"], target)
+        took = f"{reached:,}" if reached is not None else f"not in {line['settings']['tokens']:,}"
+        times = f"{long[0]['settings']['tokens'] / reached:.0f}x" if reached else "-"
+        rows.append([str(line["settings"]["seed"]), took, times])
+    text = f"Scratch + CE on {long[0]['settings']['tokens']:,} tokens: {spread(values(long, 'loss'))} nats/token, "
+    text += f"{spread(values(long, 'bits_per_byte'))} bits/byte.\n\n"
+    return text + table(["seed", "tokens of prune + KD to reach it", "fewer"], sorted(rows))
+
+
+def first_below(points: Sequence[Sequence[float]], target: float) -> int | None:
+    """The first looked-at number of tokens with a loss of ``target`` or less."""
+    return next((int(tokens) for tokens, loss in points if loss <= target), None)
+
+
+def by_axis(lines: list[Line]) -> str:
+    rows = []
+    for axis in axes.AXES:
+        found = pick(lines, axis=axis)
+        removed = ", ".join(sorted({f"{line['result']['removed_parameters']:,}" for line in found}))
+        rows.append([axis, removed or "-", *(spread(values(found, key), 4) for key in ("cut", "before", "loss"))])
+    return table(["axis", "parameters removed", "cut", "cut and repaired", "healed"], rows)
+
+
+def sections(results: Path) -> str:
+    lines = {module: read(results / module.FILE) for module in (oneshot, healing, budget, axes)}
+    parts: list[tuple[str, Callable[[], str]]] = [
+        ("One shot", lambda: one_shot(lines[oneshot])),
+        ("Healing", lambda: healed(lines[healing])),
+        ("Tokens to the same loss", lambda: headline(lines[healing], lines[budget])),
+        ("Heads, head channels or state", lambda: by_axis(lines[axes])),
+    ]
+    (results / "halving-curve.svg").write_text(curve.draw(lines[healing], lines[budget], lines[oneshot]))
+    return "\n\n".join(f"### {title}\n\n{make()}" for title, make in parts)
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(prog="python -m benchmarks.halving.table", description=__doc__)
+    p.add_argument("--results", type=Path, default=FOLDER / "results")
+    p.add_argument("--write", action="store_true", help="put the tables into benchmarks/README.md")
+    settings = p.parse_args()
+    text = sections(settings.results)
+    if settings.write:
+        page = FOLDER / "README.md"
+        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+        _, _, after = rest.partition(END)
+        page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
