@@ -210,10 +210,15 @@ class Space:
         fits, a few more, and takes back what fits. Raises BudgetError when nothing fits.
         """
         found: dict[Candidate, None] = {}
+        whole = self.whole()
+        if not self.can_be_said(whole):
+            raise UsageError(
+                f"the config cannot say the largest sizes together: {whole}", hint="add the present size of every axis"
+            )
         for _ in range(_PATIENCE * count):
             if len(found) == count:
                 break
-            smaller = self.shrunk(self.whole(), rng)
+            smaller = self.shrunk(whole, rng)
             for _ in range(int(rng.integers(0, _MOST_SWITCHES + 1))):
                 smaller = next(self.steps(smaller, down=True, rng=rng), smaller)
             found[self.grown(smaller, rng)] = None

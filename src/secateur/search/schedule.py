@@ -1,0 +1,102 @@
+"""Which small models to time so that every kind of layer is seen at every point of its grid.
+
+A kind's time depends only on the axes that run through its tensors, so one model shows a point of each kind at once:
+the number of models is about that of the largest grid of a kind, not of all axes crossed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from secateur.anatomy.anatomy import Anatomy
+from secateur.anatomy.sizes import expressible
+from secateur.model import Model
+from secateur.pruning.choose import can_keep
+from secateur.search.dials import Dial
+
+#: Combinations of free sizes tried to make one wanted point sayable.
+_MAX_TRIALS = 200_000
+
+
+def kinds_of(anatomy: Anatomy, dials: Sequence[Dial]) -> dict[str, tuple[str, ...]]:
+    """Kind of layer ('' for what lies outside the layers) -> symbols of the dials that run through it."""
+    live: dict[str, set[str]] = {}
+    for group in anatomy.groups:
+        names = [""] if group.layers is None else {"+".join(anatomy.kinds[i]) for i in group.layers}
+        for name in names:
+            live.setdefault(name, set()).update(group.layout.axes, group.factors)
+    return {n: tuple(d.axis.symbol for d in dials if live[n] & set(d.symbols)) for n in sorted(live)}
+
+
+def representative(model: Model) -> tuple[int, ...]:
+    """Few layers that the config can say together and that show every kind."""
+    kinds = ["+".join(k) for k in model.anatomy.kinds]
+    first = tuple(sorted({k: i for i, k in reversed(list(enumerate(kinds)))}.values()))
+    if can_keep(model, first):
+        return first
+    kept = tuple(range(len(kinds)))
+    for layer in reversed(kept):
+        rest = tuple(i for i in kept if i != layer)
+        if kinds[layer] in [kinds[i] for i in rest] and can_keep(model, rest):
+            kept = rest
+    return kept
+
+
+def schedule(anatomy: Anatomy, dials: Sequence[Dial]) -> list[dict[str, int]]:
+    """Sizes (symbol of each dial -> size) of the models to time: together they show all sayable points of all kinds."""
+    kinds = kinds_of(anatomy, dials)
+    values = {d.axis.symbol: [int(v) for v in d.values] for d in dials}
+    open_points = {n: list(itertools.product(*(values[a] for a in axes)))[::-1] for n, axes in kinds.items()}
+    models = []
+    while any(open_points.values()):
+        largest = max(kinds, key=lambda n: len(open_points[n]))
+        fixed = dict(zip(kinds[largest], open_points[largest].pop(0), strict=True))
+        if _completed(anatomy, dials, fixed) is None:
+            continue  # no shape of this family has such a block
+        for name, axes in kinds.items():
+            fixed = _joined(anatomy, dials, fixed, axes, open_points[name])
+        found = _completed(anatomy, dials, fixed)
+        assert found is not None
+        models.append(found)
+        for name, axes in kinds.items():
+            seen = tuple(found[a] for a in axes)
+            open_points[name] = [p for p in open_points[name] if p != seen]
+    return models
+
+
+def _joined(
+    anatomy: Anatomy, dials: Sequence[Dial], fixed: dict[str, int], axes: Sequence[str], points: list[tuple[int, ...]]
+) -> dict[str, int]:
+    """``fixed`` with the first open point of another kind that agrees with it and can be said beside it."""
+    for point in points:
+        wanted = dict(zip(axes, point, strict=True))
+        if all(fixed.get(a, v) == v for a, v in wanted.items()):
+            both = {**fixed, **wanted}
+            if _completed(anatomy, dials, both) is not None:
+                return both
+    return fixed
+
+
+def _completed(anatomy: Anatomy, dials: Sequence[Dial], fixed: Mapping[str, int]) -> dict[str, int] | None:
+    """``fixed`` with the largest sizes that the config can say beside it; None if there are none."""
+    plain = {d.axis.symbol: fixed.get(d.axis.symbol, int(d.values[-1])) for d in dials}
+    free = [d for d in dials if d.axis.symbol not in fixed]
+    while np.prod([len(d.values) for d in free], dtype=float) > _MAX_TRIALS:
+        free = free[:-1]
+    for tried in ([], free):  # mostly the largest will do
+        sizes: dict[str, Any] = dict(anatomy.sizes)
+        for dial in dials:
+            sizes |= dict.fromkeys(dial.symbols, plain[dial.axis.symbol])
+        grids = np.meshgrid(*(d.values[::-1] for d in tried), indexing="ij")
+        for dial, grid in zip(tried, grids, strict=True):
+            sizes |= dict.fromkeys(dial.symbols, grid)
+        shape = grids[0].shape if grids else ()
+        ok = np.broadcast_to(expressible(anatomy.family, sizes, anatomy.config, anatomy.live), shape)
+        if ok.any():
+            at = np.unravel_index(int(ok.argmax()), shape) if shape else ()
+            return plain | {d.axis.symbol: int(g[at]) for d, g in zip(tried, grids, strict=True)}
+    return None
