@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 .PHONY: demo test lint types check clean bench-stream
 
 demo: $(VENV)/.ready
-	$(BIN)/secateur demo
+	$(BIN)/secateur demo --out demo-out
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -n 2

@@ -1,4 +1,4 @@
-"""The embedded default as a folder to work in: parent, texts and a recipe, all plain files that can be read and edited."""
+"""The embedded default as a folder to work in: parent, texts and a recipe, plain files to be read and edited."""
 
 from __future__ import annotations
 
