@@ -17,7 +17,7 @@ from secateur.model import open_model
 
 FILE = "halving-axes.jsonl"
 AXES = ("heads", "channels", "state")
-TOKENS, EVERY, RATE = 204_800, 51_200, 1e-3
+TOKENS, EVERY, RATE = 102_400, 51_200, 1e-3
 
 
 def units(bench: Bench, seeds: Sequence[int], shapes: Sequence[str]) -> Iterator[Unit]:
