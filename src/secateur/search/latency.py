@@ -102,8 +102,7 @@ class Table:
             raise UsageError(f"the latency table was measured elsewhere: here {'; '.join(found)}", hint=_AGAIN)
 
     def resources(self, here: Setting, *, new: int = 64) -> dict[str, Resource]:
-        """Budgets in seconds: ``prefill`` of a prompt, ``decode`` of a token, ``latency`` of a prompt and ``new`` tokens
-        after it.
+        """Budgets in seconds: ``prefill`` of a prompt, ``decode`` of a token, ``latency``: a prompt and ``new`` tokens.
 
         Raises UsageError when the table is not of this machine and setting.
         """
