@@ -63,7 +63,7 @@ def heal(
     watch, accelerator = Watch(bench, every, work / "curve.jsonl"), join(bf16=settings.bf16)
     places = Places(out=work / "healed", work=work / "run", overwrite=True)
     try:
-        run = Watched(accelerator, student, teacher, [text], settings, places, 0, watch)
+        run = Watched(accelerator, student, teacher, [text], settings, places, 0, None, watch)
         run.watch = watch
         run.run()
     finally:

@@ -99,11 +99,11 @@ def test_flap_biases_carry_the_mean_of_what_went(bench: Bench, tmp_path: Path) -
     child, _ = make(bench, "45", "FLAP", 0, tmp_path / "flap")
     bare, _ = make(bench, "45", "FLAP, no bias", 0, tmp_path / "bare")
     mean = torch.from_numpy(bench.stats(0).get(1, "mixer.down_proj.weight", "in", "sum")) / bench.stats(0).tokens
-    whole = bench.model.read("model.layers.1.mixer.down_proj.weight").double() @ mean
-    kept = bare.read("model.layers.1.mixer.down_proj.weight").double()
+    whole = bench.model.read("backbone.layers.1.mixer.down_proj.weight").double() @ mean
+    kept = bare.read("backbone.layers.1.mixer.down_proj.weight").double()
     record = json.loads((tmp_path / "bare" / "secateur.json").read_text())["kept"]["f"]["1"]
     rows = [i for run in record.split(",") for i in range(int(run.split("-")[0]), int(run.split("-")[-1]) + 1)]
-    bias = child.read("model.layers.1.mixer.down_proj.bias").double()
+    bias = child.read("backbone.layers.1.mixer.down_proj.bias").double()
     torch.testing.assert_close(kept @ mean[rows] + bias, whole, rtol=1e-4, atol=1e-5)
 
 
@@ -119,7 +119,7 @@ def test_healing_goes_through_the_library_and_keeps_its_curve(
     run_all(units, tmp_path / healing.FILE, tmp_path / "locks", print)
     lines = read(tmp_path / healing.FILE)
     assert [[t for t, _ in line["result"]["curve"]] for line in lines] == [[0, 2048, 4096]] * 2
-    assert all(line["result"]["loss"] < line["result"]["before"] for line in lines)
+    assert lines[1]["result"]["loss"] < lines[1]["result"]["before"]  # the teacher is random and knows no text
     assert (
         open_model(healing.pruned(long, "45", 0)).anatomy.sizes
         == open_model(healing.random_twin(long, "45", 0)).anatomy.sizes
