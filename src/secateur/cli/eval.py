@@ -76,6 +76,7 @@ def run(
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """One bar for each thing measured; a line when one begins where stderr is no terminal."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -89,6 +90,8 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         def told(label: str, done: int, total: int) -> None:
             if label not in tasks:
                 tasks[label] = bar.add_task(label, total=total)
+                if not err.is_terminal:
+                    err.print(f"measuring {label}", markup=False)
             bar.update(tasks[label], completed=done, total=total)
 
         yield told

@@ -122,6 +122,8 @@ def measure(
     total = (settings.rounds + 1) * len(models)
     done = 0
     rounds: list[list[dict[str, Any]]] = []
+    if progress is not None:
+        progress(0, total)  # the processes take a while to load
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(Worker(m, place, settings, vocabulary)) for m in models]
         threads = [w.ready()["threads"] for w in workers]
