@@ -17,7 +17,7 @@ from secateur.model import open_model
 
 FILE = "halving-axes.jsonl"
 AXES = ("heads", "channels", "state")
-TOKENS, EVERY, RATE = 102_400, 51_200, 1e-3
+TOKENS, EVERY, RATE = 51_200, 51_200, 1e-3
 
 
 def units(bench: Bench, seeds: Sequence[int], shapes: Sequence[str]) -> Iterator[Unit]:
@@ -29,11 +29,11 @@ def units(bench: Bench, seeds: Sequence[int], shapes: Sequence[str]) -> Iterator
 
 
 def _run(bench: Bench, axis: str, seed: int) -> dict[str, Any]:
-    """Cut without repair, with our repair, and healed."""
+    """Cut by our criterion without repair, then healed by the parent."""
     folder = bench.work / "axes" / f"{axis}-{seed}"
-    cut, repaired = folder / "cut", folder / "repaired"
-    make(bench, axis, "ours, no repair", seed, cut)
-    make(bench, axis, "ours", seed, repaired)
-    removed = inner(bench.model) - inner(open_model(repaired))
-    facts = {"removed_parameters": removed, "cut": bench.score_folder(cut)["loss"]}
-    return facts | heal(bench, repaired, bench.parent, recipe(seed, 0.0, RATE, TOKENS), EVERY, folder / "work")
+    cut = folder / "cut"
+    if not (cut / "config.json").exists():
+        make(bench, axis, "ours, no repair", seed, cut)
+    removed = inner(bench.model) - inner(open_model(cut))
+    found = heal(bench, cut, bench.parent, recipe(seed, 0.0, RATE, TOKENS), EVERY, folder / "work")
+    return {"removed_parameters": removed, **found}

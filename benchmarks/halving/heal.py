@@ -31,7 +31,7 @@ class Watch(Silent):
     def step(self, step: Step, steps: int) -> None:
         self.seconds = step.seconds
         before = step.tokens - step.tokens // step.step
-        if step.tokens // self.every > before // self.every or step.step == steps:
+        if step.tokens // self.every > before // self.every and step.step < steps:
             self.add(step.tokens)
 
     def add(self, tokens: int) -> None:
@@ -69,6 +69,6 @@ def heal(
     finally:
         leave(accelerator)
     after = bench.score_folder(work / "healed")
-    curve = sorted(watch.curve.items())
+    curve = [*sorted(watch.curve.items()), (rows, after["loss"])]
     shutil.rmtree(work)
     return {**after, "before": curve[0][1], "trained_tokens": rows, "curve": curve, "training_seconds": watch.seconds}

@@ -28,7 +28,7 @@ RUNS: dict[str, tuple[str, float, float]] = {
     "scratch + CE": ("scratch", 1.0, 3e-3),
     "scratch + KD": ("scratch", 0.0, 3e-3),
 }
-TOKENS, EVERY = 307_200, 51_200
+TOKENS, EVERY = 307_200, 102_400
 
 
 def units(bench: Bench, seeds: Sequence[int], shapes: Sequence[str]) -> Iterator[Unit]:

@@ -36,12 +36,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--judge", choices=["held-out", "train"], default="held-out")
     p.add_argument("--length", type=int, default=512, help="tokens in a window")
     p.add_argument("--only", nargs="+", default=[], help="units whose name holds all of these")
+    p.add_argument("--skip", nargs="+", default=[], help="not units whose name holds any of these")
     return p.parse_args(arguments)
 
 
 def units(name: str, bench: Bench, settings: argparse.Namespace) -> Iterable[Unit]:
     found = EXPERIMENTS[name].units(bench, settings.seeds, settings.shapes)
-    return (u for u in found if all(word in u.name for word in settings.only))
+    wanted = (u for u in found if all(word in u.name for word in settings.only))
+    return (u for u in wanted if not any(word in u.name for word in settings.skip))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -94,8 +94,8 @@ def by_axis(lines: list[Line]) -> str:
     for axis in axes.AXES:
         found = pick(lines, axis=axis)
         removed = ", ".join(sorted({f"{line['result']['removed_parameters']:,}" for line in found}))
-        rows.append([axis, removed or "-", *(spread(values(found, key), 4) for key in ("cut", "before", "loss"))])
-    return table(["axis", "parameters removed", "cut", "cut and repaired", "healed"], rows)
+        rows.append([axis, removed or "-", *(spread(values(found, key), 4) for key in ("before", "loss"))])
+    return table(["axis", "parameters removed", "cut", f"healed on {axes.TOKENS:,} tokens"], rows)
 
 
 def sections(results: Path) -> str:
