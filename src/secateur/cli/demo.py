@@ -36,8 +36,10 @@ def run(
     from secateur.demo.unpack import unpack
 
     begun = time.monotonic()
-    out.print("A small trained hybrid is measured, cut to half, repaired, healed and compared with what it was.")
-    out.print(f"Minutes on two cores. Ctrl-C is safe: the same command goes on. Folder: {save}", soft_wrap=True)
+    told = "A small trained hybrid is measured, cut to half, repaired, healed, and compared with what it was."
+    out.print(told, soft_wrap=True)
+    told = f"It takes minutes; after Ctrl-C the same command goes on. Everything is written to {save}"
+    out.print(told, soft_wrap=True, markup=False)
     path = unpack(save, "quick" if quick else "demo")
     _load_libraries()
     recipe.run(path)
