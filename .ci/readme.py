@@ -28,7 +28,7 @@ def main() -> int:
                 continue
             print(f"README: {command}", flush=True)
             where = ROOT if command.startswith("make") else Path(scratch)
-            done = subprocess.run(command, shell=True, cwd=where, env=env, check=False, timeout=900)
+            done = subprocess.run(command, shell=True, cwd=where, env=env, check=False, timeout=1800)
             if done.returncode:
                 print(f"README command failed with exit code {done.returncode}: {command}", file=sys.stderr)
                 return 1
