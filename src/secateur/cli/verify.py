@@ -21,6 +21,12 @@ Example:
 
     secateur verify ./checkpoint ./child"""
 
+INEXACT = (
+    "Two causes are no damage: norm weights rescaled by a hidden cut are rounded to the dtype of the files (cut a float32 "
+    "copy of the parent to rule that out), and a LayerNorm subtracts a mean that changes with the width (then "
+    "secateur.json says under norms that the cut is not exact, and why)."
+)
+
 
 def run(
     parent: Annotated[str, typer.Argument(help="the checkpoint that was cut")],
@@ -59,3 +65,5 @@ def print_equality(result: Equality) -> None:
     table.add_row("child against the uncut parent", f"{result.uncut:.1e}", "")
     out.print(table)
     out.print(f"[dim]max difference / spread of the logits; accepted up to {result.tolerance:.0e} for this dtype[/]")
+    if result.eps_to_zero > result.tolerance:
+        out.print(INEXACT, soft_wrap=True, markup=False)
