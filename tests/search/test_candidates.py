@@ -23,7 +23,7 @@ from tests.contract.harness import Parent
 from tests.contract.rows import ROWS
 
 QUICK = settings(
-    deadline=None, database=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, database=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 FAMILIES = [
     "nemotron_h", "mamba2", "mamba", "bamba", "jamba", "zamba2", "granitemoehybrid", "qwen3_next", "kimi_linear",

@@ -7,7 +7,6 @@ budget and can be said by the config; all of it is deterministic under a generat
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,12 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from secateur.anatomy.anatomy import Anatomy
 from secateur.anatomy.sizes import expressible
-from secateur.errors import UsageError
+from secateur.errors import ConfigError, InexpressibleError, UsageError
 from secateur.model import Model
 from secateur.pruning.choose import can_keep
+from secateur.pruning.configure import child_config
 from secateur.search.budget import Budget
 from secateur.search.dials import dials
 
@@ -74,7 +75,8 @@ class Space:
         n = self.anatomy.n_layers
         if len(set(self.order)) != len(self.order) or any(not 0 <= i < n for i in self.order):
             raise UsageError(f"order of layers {list(self.order)}: expected distinct indices from 0 to {n - 1}")
-        self._sayable_layers: dict[tuple[int, ...], bool] = {tuple(range(n)): True}
+        self._sayable_sizes: dict[tuple[tuple[str, int], ...], bool] = {}
+        self._sayable_layers: dict[tuple[tuple[tuple[str, ...], int | None], ...], bool] = {}
 
     # ---- single candidates ------------------------------------------------------------------------------------
 
@@ -108,18 +110,24 @@ class Space:
         return bool(self.budget.fits(self.sizes(candidate), frozenset(candidate.layers)))
 
     def can_be_said(self, candidate: Candidate) -> bool:
-        """Whether the config can express its sizes and its layers."""
-        anatomy, sizes = self.anatomy, self.sizes(candidate)
+        """Whether transformers reads the candidate's sizes and layers back from the config they make (remembered)."""
+        sizes = self.sizes(candidate)
         if self.from_symbols([sizes[d.axis.symbol] for d in self.dials], candidate.layers) != candidate:
             return False  # a size that is no multiple of its groups
-        ok = expressible(anatomy.family, sizes, anatomy.config, anatomy.live)
-        return bool(ok) and self.can_keep(candidate.layers)
+        if candidate.sizes not in self._sayable_sizes:
+            self._sayable_sizes[candidate.sizes] = _can_say(self.anatomy, sizes)
+        return self._sayable_sizes[candidate.sizes] and self.can_keep(candidate.layers)
 
     def can_keep(self, layers: tuple[int, ...]) -> bool:
-        """Whether the config can say the model with only these layers (remembered)."""
-        if layers not in self._sayable_layers:
-            self._sayable_layers[layers] = bool(layers) and can_keep(self.model, layers)
-        return self._sayable_layers[layers]
+        """Whether the config can say the model with only these layers.
+
+        Remembered by what a config lists of them: the kind of each, and the shared block it uses.
+        """
+        users = self.anatomy.shared_users
+        said = tuple((self.anatomy.kinds[i], self.anatomy.block_of(i) if i in users else None) for i in layers)
+        if said not in self._sayable_layers:
+            self._sayable_layers[said] = bool(layers) and can_keep(self.model, layers)
+        return self._sayable_layers[said]
 
     def from_symbols(self, values: Sequence[int], layers: tuple[int, ...]) -> Candidate:
         """From sizes of the dials' own symbols."""
@@ -134,22 +142,25 @@ class Space:
     def steps(self, candidate: Candidate, *, down: bool, rng: Generator | None = None) -> Iterator[Candidate]:
         """Candidates one step smaller or larger, within the config but not necessarily within the budget.
 
-        In the order of the dials, then of the layers; in random order with ``rng``.
+        In the order of the dials, then of the layers; with ``rng`` in random order, all layers together as likely to
+        come first as one dial.
         """
-        moves: list[tuple[int, int]] = [(0, i) for i in range(len(self.dials))]
-        moves += [(1, i) for i in self.order if (i in candidate.layers) == down]
-        if rng is not None:
-            moves = [moves[i] for i in rng.permutation(len(moves))]
-        for kind, i in moves:
-            found = self._layer_step(candidate, i) if kind else self._dial_step(candidate, i, down)
-            if found is not None:
-                yield found
+        return (c for c in self._steps(candidate, down, rng) if self.can_keep(c.layers))
 
-    def _layer_step(self, candidate: Candidate, layer: int) -> Candidate | None:
-        layers = tuple(sorted(set(candidate.layers) ^ {layer}))
-        if len(layers) < self.least_layers or not self.can_keep(layers):
-            return None
-        return Candidate(candidate.sizes, layers)
+    def _steps(self, candidate: Candidate, down: bool, rng: Generator | None = None) -> Iterator[Candidate]:
+        """:meth:`steps` before the config is asked about the layers."""
+        places = np.arange(len(self.dials) + 1) if rng is None else rng.permutation(len(self.dials) + 1)
+        for place in places:
+            if place < len(self.dials):
+                turned = self._dial_step(candidate, int(place), down)
+                if turned is not None:
+                    yield turned
+                continue
+            layers = [i for i in self.order if (i in candidate.layers) == down]
+            for i in layers if rng is None else rng.permutation(layers):
+                kept = tuple(sorted({*candidate.layers} ^ {int(i)}))
+                if len(kept) >= self.least_layers:
+                    yield Candidate(candidate.sizes, kept)
 
     def _dial_step(self, candidate: Candidate, i: int, down: bool) -> Candidate | None:
         """The next size of dial ``i``; with a second dial where no size of the first alone can be said."""
@@ -197,11 +208,11 @@ class Space:
     # ---- what searches ask for --------------------------------------------------------------------------------
 
     def neighbours(self, candidate: Candidate) -> list[Candidate]:
-        """All candidates within the budget that are one step, or one step down and one up, away; sorted."""
-        down, up = list(self.steps(candidate, down=True)), list(self.steps(candidate, down=False))
-        pairs = itertools.chain.from_iterable(self.steps(c, down=False) for c in down)
-        found = {c for c in itertools.chain(down, up, pairs) if c != candidate and self.fits(c)}
-        return sorted(found)
+        """All candidates within the budget that are one step, or one step up and one down, away; sorted."""
+        up = list(self._steps(candidate, down=False))
+        exchanged = (c for larger in up for c in self._steps(larger, down=True))
+        near = {*self._steps(candidate, down=True), *up, *exchanged} - {candidate}
+        return sorted(c for c in near if self.fits(c) and self.can_be_said(c))
 
     def random(self, rng: Generator, count: int) -> list[Candidate]:
         """Different candidates that use their budget up: no single step up fits. Fewer, when there are fewer to find.
@@ -221,7 +232,9 @@ class Space:
             smaller = self.shrunk(whole, rng)
             for _ in range(int(rng.integers(0, _MOST_SWITCHES + 1))):
                 smaller = next(self.steps(smaller, down=True, rng=rng), smaller)
-            found[self.grown(smaller, rng)] = None
+            grown = self.grown(smaller, rng)
+            if self.can_be_said(grown):
+                found[grown] = None
         return list(found)
 
     def shrunk(self, candidate: Candidate, rng: Generator | None = None) -> Candidate:
@@ -261,10 +274,19 @@ class Space:
                 if smaller is None:
                     break
                 taken = smaller
-            if self.fits(taken) and taken != candidate:
+            if taken != candidate and self.fits(taken) and self.can_be_said(taken):
                 return taken
         # nothing can grow: a step down makes room for other growth later
-        return next((c for c in self.steps(candidate, down=True, rng=rng) if self.fits(c)), candidate)
+        fewer = self.steps(candidate, down=True, rng=rng)
+        return next((c for c in fewer if self.fits(c) and self.can_be_said(c)), candidate)
+
+
+def _can_say(anatomy: Anatomy, sizes: Mapping[str, int]) -> bool:
+    try:
+        child_config(anatomy, sizes, range(anatomy.n_layers))
+    except (InexpressibleError, ConfigError):  # the family's rules do not know all that config classes refuse
+        return False
+    return True
 
 
 def _undoes(before: Candidate, larger: Candidate, after: Candidate) -> bool:

@@ -6,6 +6,7 @@ NVIDIA's search scores.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from secateur.anatomy.sizes import expressible
 from secateur.search.candidates import Candidate, Space
 
 MAX_SHAPES = 500_000
+#: How many more candidates than wanted are looked at first, as config classes refuse some.
+_MARGIN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +42,42 @@ def grid(space: Space, count: int, *, most: int = MAX_SHAPES) -> Grid:
     """
     chain = layer_chain(space)
     values, note = _thinned(space, max(1, most // len(chain)))
+    wanted = _MARGIN * count
+    while True:
+        found = _largest(space, values, chain, wanted)
+        candidates = list(itertools.islice((c for c in found.candidates if space.can_be_said(c)), count))
+        if len(candidates) == count or wanted >= found.fitting:
+            break
+        wanted *= _MARGIN
+    if not candidates:
+        raise space.budget.missed(space.costs(found.smallest), str(found.smallest))
+    return Grid(tuple(candidates), found.fitting, found.seen, note)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    candidates: list[Candidate]
+    smallest: Candidate
+    fitting: int
+    seen: int
+
+
+def _largest(space: Space, values: list[NDArray[np.int64]], chain: list[tuple[int, ...]], count: int) -> _Found:
+    """The ``count`` largest points that fit by the family's rules, and the one that takes the least share."""
     best: list[tuple[int, Candidate]] = []
     fitting = seen = 0
-    least: tuple[float, Candidate | None] = (math.inf, None)
+    least: tuple[float, Candidate] = (math.inf, space.whole())
     for layers in chain:
-        found, used, ok = _slab(space, values, layers)
+        parameters, used, ok = _slab(space, values, layers)
         fits, seen = ok & (used <= 1), seen + int(ok.sum())
         fitting += int(fits.sum())
         at = int(np.where(ok, used, np.inf).argmin())
-        if ok.reshape(-1)[at] and used.reshape(-1)[at] < least[0]:
-            least = float(used.reshape(-1)[at]), _pick(space, values, at, layers)
-        order = np.argsort(np.where(fits, -found, np.inf), axis=None, kind="stable")[:count]
-        kept = order[fits.reshape(-1)[order]]
-        best += [(int(found.reshape(-1)[i]), _pick(space, values, int(i), layers)) for i in kept]
+        if ok[at] and used[at] < least[0]:
+            least = float(used[at]), _pick(space, values, at, layers)
+        order = np.argsort(np.where(fits, -parameters, np.inf), kind="stable")[:count]
+        best += [(int(parameters[i]), _pick(space, values, int(i), layers)) for i in order[fits[order]]]
         best = sorted(best, key=lambda b: (-b[0], b[1]))[:count]
-    candidates = tuple(c for _, c in best)
-    if not candidates:
-        smallest = least[1] or space.whole()
-        raise space.budget.missed(space.costs(smallest), str(smallest))
-    return Grid(candidates, fitting, seen, note)
+    return _Found([c for _, c in best], least[1], fitting, seen)
 
 
 def layer_chain(space: Space) -> list[tuple[int, ...]]:
@@ -86,7 +106,7 @@ def _thinned(space: Space, most: int) -> tuple[list[NDArray[np.int64]], str]:
 def _slab(
     space: Space, values: list[NDArray[np.int64]], layers: tuple[int, ...]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
-    """(parameters, share of the budget, whether the config can say it) at every point; 1 or more dimensions."""
+    """(parameters, share of the budget, whether the config can say it) at every point of the grid, flat."""
     anatomy, kept = space.anatomy, frozenset(layers)
     shape = tuple(len(v) for v in values) or (1,)
     trial: dict[str, Any] = dict(anatomy.sizes)
@@ -95,7 +115,7 @@ def _slab(
     ok = np.broadcast_to(expressible(anatomy.family, trial, anatomy.config, anatomy.live), shape)
     count = np.broadcast_to(np.asarray(anatomy.count(trial, kept)), shape)
     used = np.broadcast_to(np.asarray(space.budget.used(trial, kept), dtype=np.float64), shape)
-    return count, used, ok.astype(bool)
+    return count.reshape(-1), used.reshape(-1), ok.reshape(-1).astype(bool)
 
 
 def _pick(space: Space, values: list[NDArray[np.int64]], flat: int, layers: tuple[int, ...]) -> Candidate:
