@@ -22,8 +22,8 @@ Example:
     secateur verify ./checkpoint ./child"""
 
 INEXACT = (
-    "Two causes are no damage: norm weights rescaled by a hidden cut are rounded to the dtype of the files (cut a float32 "
-    "copy of the parent to rule that out), and a LayerNorm subtracts a mean that changes with the width (then "
+    "Two causes are no damage: norm weights rescaled by a hidden cut are rounded to the dtype of the files (cut a "
+    "float32 copy of the parent to rule that out), and a LayerNorm subtracts a mean that changes with the width (then "
     "secateur.json says under norms that the cut is not exact, and why)."
 )
 
