@@ -18,7 +18,7 @@ from benchmarks.halving.units import Unit
 from benchmarks.parents import train
 
 FILE = "halving-budget.jsonl"
-TOKENS = 12_000_000
+TOKENS = 9_000_000
 _FIELDS = {"ssm_heads": "mamba_num_heads", "ffn": "intermediate_size"}
 
 

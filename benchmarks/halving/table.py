@@ -19,6 +19,7 @@ from benchmarks.halving.units import read
 FOLDER = Path(__file__).parents[1]
 BEGIN, END = "<!-- halving: begin -->", "<!-- halving: end -->"
 Line = dict[str, Any]
+NAMES = {"45": "45%", "60": "60%", "heads": "28 of 32 heads"}
 
 
 def spread(values: Iterable[float], digits: int = 3) -> str:
@@ -45,23 +46,35 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def one_shot(lines: list[Line]) -> str:
-    shapes = sorted({line["settings"].get("shape") for line in lines} - {None})
-    parent = pick(lines, method="parent")
-    rows = [["parent", *[spread(values(parent, "loss")), spread(values(parent, "bits_per_byte"))] * len(shapes)]]
-    for method in METHODS:
+def one_shot(lines: list[Line], shapes: Sequence[str]) -> str:
+    parent, rows = pick(lines, method="parent"), []
+    for method in ("parent", *METHODS):
         row = [method]
         for shape in shapes:
-            found = pick(lines, method=method, shape=shape)
+            found = parent if method == "parent" else pick(lines, method=method, shape=shape)
             row += [spread(values(found, "loss")), spread(values(found, "bits_per_byte"))]
-        rows.append(row)
-    return table(["method", *(f"{s}: {unit}" for s in shapes for unit in ("nats/token", "bits/byte"))], rows)
+        if any(cell != "-" for cell in row[1:]):
+            rows.append(row)
+    return table(["method", *(f"{NAMES[s]}: {unit}" for s in shapes for unit in ("nats/token", "bits/byte"))], rows)
+
+
+def misplaced(lines: list[Line]) -> str:
+    """How many kept heads of the group-blind cuts run on another group's B and C."""
+    found = [line for line in lines if "misplaced_heads" in line["result"]]
+    told = {(line["settings"]["shape"], line["settings"]["method"]) for line in found}
+    rows = []
+    for shape, method in sorted(told):
+        counts = values(pick(found, shape=shape, method=method), "misplaced_heads")
+        rows.append([f"{NAMES[shape]}, {method}", spread(counts, 1)])
+    return table(["cut", "heads in a foreign group, over all layers"], rows)
 
 
 def healed(lines: list[Line]) -> str:
     rows = []
     for run in healing.RUNS:
         found = pick(lines, run=run)
+        if not found:
+            continue
         tokens = sorted({line["settings"]["tokens"] for line in found})
         at = [f"{t:,}" for t in tokens]
         told = [spread(values(found, key)) for key in ("before", "loss", "bits_per_byte")]
@@ -73,15 +86,25 @@ def headline(lines: list[Line], long: list[Line]) -> str:
     """Tokens that prune + KD took to the loss of the same shape from scratch on the whole budget."""
     if not long:
         return "The run from scratch on the whole token budget has not ended."
-    target, rows = statistics.mean(values(long, "loss")), []
+    budget_tokens, rows = long[0]["settings"]["tokens"], []
+    target = statistics.mean(values(long, "loss"))
+    points = long[0]["result"]["curve"] + [[budget_tokens, long[0]["result"]["loss"]]]
     for line in pick(lines, run="pruned + KD"):
-        reached = first_below(line["result"]["curve"], target)
-        took = f"{reached:,}" if reached is not None else f"not in {line['settings']['tokens']:,}"
-        times = f"{long[0]['settings']['tokens'] / reached:.0f}x" if reached else "-"
-        rows.append([str(line["settings"]["seed"]), took, times])
-    text = f"Scratch + CE on {long[0]['settings']['tokens']:,} tokens: {spread(values(long, 'loss'))} nats/token, "
+        tokens, result = line["settings"]["tokens"], line["result"]
+        same = first_below(points, result["loss"])
+        took = first_below(result["curve"], target)
+        rows.append(
+            [
+                str(line["settings"]["seed"]),
+                f"{took:,} ({budget_tokens / took:.0f}x fewer)" if took else f"not in {tokens:,}",
+                f"{result['loss']:.3f}",
+                f"{same:,} ({same / tokens:.0f}x more)" if same else f"not in {budget_tokens:,}",
+            ]
+        )
+    text = f"Scratch + CE on {budget_tokens:,} tokens: {spread(values(long, 'loss'))} nats/token, "
     text += f"{spread(values(long, 'bits_per_byte'))} bits/byte.\n\n"
-    return text + table(["seed", "tokens of prune + KD to reach it", "fewer"], sorted(rows))
+    head = ["seed", "prune + KD reaches that after", "prune + KD at its end", "scratch reaches that after"]
+    return text + table(head, sorted(rows))
 
 
 def first_below(points: Sequence[Sequence[float]], target: float) -> int | None:
@@ -101,7 +124,9 @@ def by_axis(lines: list[Line]) -> str:
 def sections(results: Path) -> str:
     lines = {module: read(results / module.FILE) for module in (oneshot, healing, budget, axes)}
     parts: list[tuple[str, Callable[[], str]]] = [
-        ("One shot", lambda: one_shot(lines[oneshot])),
+        ("One shot", lambda: one_shot(lines[oneshot], ("60", "45"))),
+        ("Heads over the borders of groups", lambda: one_shot(lines[oneshot], ("heads",))),
+        ("Misplaced heads", lambda: misplaced(lines[oneshot])),
         ("Healing", lambda: healed(lines[healing])),
         ("Tokens to the same loss", lambda: headline(lines[healing], lines[budget])),
         ("Heads, head channels or state", lambda: by_axis(lines[axes])),

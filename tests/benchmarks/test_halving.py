@@ -130,10 +130,10 @@ def test_healing_goes_through_the_library_and_keeps_its_curve(
 def test_headline_names_the_first_point_at_the_target() -> None:
     line = {"settings": {"run": "pruned + KD", "seed": 0, "tokens": 300}}
     line["result"] = {"curve": [[0, 5.0], [100, 4.0], [200, 3.9]], "loss": 3.9}
-    long = {"settings": {"tokens": 1000}, "result": {"loss": 4.0, "bits_per_byte": 1.0}}
-    assert "| 0 | 100 | 10x |" in table.headline([line], [long])
-    long["result"]["loss"] = 3.0
-    assert "not in 300" in table.headline([line], [long])
+    long = {"settings": {"tokens": 1000}, "result": {"loss": 4.0, "bits_per_byte": 1.0, "curve": [[500, 4.5]]}}
+    assert "| 0 | 100 (10x fewer) | 3.900 | not in 1,000 |" in table.headline([line], [long])
+    long["result"] |= {"loss": 3.0, "curve": [[500, 4.5], [600, 3.9]]}
+    assert "| 0 | not in 300 | 3.900 | 600 (2x more) |" in table.headline([line], [long])
 
 
 def test_passages_are_the_texts_own_and_differ_by_seed(bench: Bench, tmp_path: Path) -> None:
