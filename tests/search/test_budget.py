@@ -64,8 +64,9 @@ def test_several_limits_hold_together(model: Model) -> None:
     assert budget.used(anatomy.sizes, every) == pytest.approx(2, rel=1e-3) and not budget.fits(anatomy.sizes, every)
     exact = make_budget(model, {n: int(whole[n]) for n in ("params", "cache")}, work)
     assert exact.fits(anatomy.sizes, every) and exact.used(anatomy.sizes, every) == 1
-    less = make_budget(model, {"params": int(whole["params"]), "cache": int(whole["cache"]) - 1}, work)
-    assert not less.fits(anatomy.sizes, every)
+    for name in ("params", "cache"):
+        less = make_budget(model, {n: int(whole[n]) - (n == name) for n in ("params", "cache")}, work)
+        assert not less.fits(anatomy.sizes, every) and less.used(anatomy.sizes, every) > 1
     message = str(less.missed(whole, "hidden=40"))
     assert isinstance(less.missed(whole, ""), BudgetError) and f"{int(whole['cache']):,} bytes of" in message
 

@@ -123,6 +123,7 @@ def test_the_grid_is_the_largest_by_brute_force(name: str, parents: dict[str, Pa
         found = grid(space, 7)
         assert found.fitting == len(want) and not found.note
         assert list(found.candidates) == [c for _, c in sorted(want)[:7]]
+        assert list(grid(space, 1).candidates) == [min(want)[1]]  # also where not every shape is looked at
 
 
 def test_a_thinned_grid_says_so_and_keeps_the_present_sizes(parents: dict[str, Parent]) -> None:

@@ -152,7 +152,7 @@ def test_a_step_behind_a_window_reads_as_many_keys_as_are_counted(name: str, tmp
 
 
 #: Families whose decoding is matrix products only, which torch counts.
-COUNTED = [n for n in ("llama", "gpt2", "mistral", "gemma3_text", "mixtral", "qwen3", "opt") if n in ROWS]
+COUNTED = [n for n in ("llama", "gpt2", "mistral", "gemma3_text", "mixtral", "gpt_oss", "qwen3", "opt") if n in ROWS]
 
 
 @pytest.mark.parametrize("name", COUNTED)
