@@ -11,13 +11,6 @@ from secateur.model import Model
 SHAPES: dict[str, dict[str, Fraction]] = {
     "60": {"ssm_heads": Fraction(5, 8), "ffn": Fraction(63, 128)},
     "45": {"ssm_heads": Fraction(4, 8), "ffn": Fraction(19, 64)},
-    # all widths at once: the shape in which head channels are nested in heads and every norm loses width
-    "wide": {
-        "hidden": Fraction(7, 8),
-        "ssm_heads": Fraction(7, 8),
-        "ssm_head_dim": Fraction(7, 8),
-        "ffn": Fraction(3, 4),
-    },
     # an eighth of the inner width, or the state that holds as many parameters (within 2%)
     "heads": {"ssm_heads": Fraction(7, 8)},
     "channels": {"ssm_head_dim": Fraction(7, 8)},
