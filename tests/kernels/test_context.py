@@ -40,7 +40,8 @@ def test_logits_equal_the_stock_path(models: dict[str, Any], family: str) -> Non
     with fast(model) as report:
         ours = logits(model, ids)
     assert report.taken and not report.left
-    assert not torch.equal(ours, stock)
+    # the convolution alone is oneDNN's in both, to the last bit
+    assert not torch.equal(ours, stock) or {k for t in report.taken for k in t.kernels} == {"causal_conv1d_fn"}
     assert relative(ours, stock) < 1e-4
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from secateur.kernels.adapters import KERNELS, Kernel
+from secateur.kernels.gated_norm import in_pieces, is_gated_norm
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ def fast(model: nn.Module, kernels: Mapping[str, Kernel] = KERNELS) -> Iterator[
             outcome = _replace(module, kernels, undo)
             if isinstance(outcome, tuple):
                 taken.append(Taken(name, type(module).__name__, outcome))
+                for norm in filter(is_gated_norm, module.children()):
+                    undo.append((norm, "forward", vars(norm).get("forward")))
+                    norm.forward = in_pieces(norm.forward)  # type: ignore[method-assign]
             elif outcome is not None:
                 left.append(Left(name, type(module).__name__, outcome))
         inside = tuple(f"{t.name}." for t in taken)

@@ -1,8 +1,9 @@
 """Causal depthwise convolution as a sum of shifted products, optionally followed by SiLU; forward and hand-written
 backward.
 
-Kernels of state-space models are 2 to 4 taps wide: as many fused multiply-adds over the whole sequence beat a general
-convolution. The pre-activation is recomputed in the backward pass instead of stored.
+On a CPU oneDNN's depthwise kernel does it in one pass, if it is handed the layout it is written for. Elsewhere, and in
+float64, as many multiply-adds over the whole sequence as the kernel has taps (2 to 4 in state-space models) beat a
+general convolution. The pre-activation is recomputed in the backward pass instead of stored.
 """
 
 from __future__ import annotations
@@ -18,19 +19,33 @@ from torch.nn import functional
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, silu: bool = False) -> Tensor:
     """Depthwise convolution that sees the present and ``width - 1`` past positions, zeros before the first.
 
-    x (b, c, t), weight (c, width), bias (c,); returns (b, c, t) in x's dtype, sums in fp32 (fp64 for fp64 inputs).
-    Fastest when x is a transposed view of a contiguous (b, t, c), the layout projections produce; the result is such
-    a view.
+    x (b, c, t), weight (c, width), bias (c,); returns (b, c, t) in x's dtype, sums in fp32 (fp64 for fp64 inputs); SiLU
+    is taken of the sums rounded to x's dtype where one pass makes them, as transformers' own code does. Fastest when x
+    is a transposed view of a contiguous (b, t, c), the layout projections produce; the result is such a view.
     """
     out: Tensor = _ShiftedSum.apply(x.transpose(1, 2).contiguous(), weight, bias, silu)  # type: ignore[no-untyped-call]
     return out.transpose(1, 2)
 
 
-def _sum(x: Tensor, taps: Tensor, bias: Tensor | None) -> Tensor:
-    """x (b, t, c), taps (width, c), both in the accumulation dtype."""
+def _one_pass(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether oneDNN takes these as they are."""
+    narrow = x.dtype in (torch.float32, torch.bfloat16) and all(
+        v.dtype == x.dtype for v in (weight, bias) if v is not None
+    )
+    return narrow and x.is_cpu and torch.backends.mkldnn.is_available()
+
+
+def _sum(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Sums over the taps in x's dtype: x (b, t, c), weight (c, width), bias (c,)."""
+    if _one_pass(x, weight, bias):
+        # (b, t, c) is the layout of a row of t pixels with the channels last
+        row, taps = x.transpose(1, 2).unsqueeze(2), weight[:, None, None]
+        out = functional.conv2d(row, taps, bias, padding=(0, weight.shape[1] - 1), groups=x.shape[2])
+        return out[:, :, 0, : x.shape[1]].transpose(1, 2)
+    taps = weight.t().to(x.dtype, memory_format=torch.contiguous_format)
     out = x * taps[-1]
     if bias is not None:
-        out.add_(bias)
+        out.add_(bias.to(x.dtype))
     for shift in range(1, min(len(taps), x.shape[1])):
         out[:, shift:].addcmul_(x[:, :-shift], taps[-1 - shift])
     return out
@@ -43,11 +58,9 @@ class _ShiftedSum(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
         ctx.silu = silu
-        acc = torch.promote_types(x.dtype, torch.float32)
-        out = _sum(
-            x.to(acc), weight.t().to(acc, memory_format=torch.contiguous_format), None if bias is None else bias.to(acc)
-        )
-        return (functional.silu(out, inplace=True) if silu else out).to(x.dtype)
+        wide = x if _one_pass(x, weight, bias) else x.to(torch.promote_types(x.dtype, torch.float32))
+        out = _sum(wide, weight, bias)
+        return (functional.silu(out) if silu else out).to(x.dtype)
 
     @staticmethod
     @once_differentiable
@@ -57,7 +70,8 @@ class _ShiftedSum(torch.autograd.Function):
         wide, taps = x.to(acc), weight.t().to(acc, memory_format=torch.contiguous_format)
         dout = dy.to(acc, memory_format=torch.contiguous_format)
         if ctx.silu:
-            dout = torch.ops.aten.silu_backward(dout, _sum(wide, taps, None if bias is None else bias.to(acc)))
+            before = _sum(wide, weight.to(acc), None if bias is None else bias.to(acc))
+            dout = torch.ops.aten.silu_backward(dout, before)
         dx, dtaps = dout * taps[-1], torch.zeros_like(taps)
         dtaps[-1] = (dout * wide).sum((0, 1))
         for shift in range(1, min(len(taps), x.shape[1])):

@@ -24,6 +24,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from secateur.kernels.decay import MAX_DECAY_RANGE, decay_
+from secateur.kernels.layout import factors, grouped_rows, heads
+from secateur.kernels.ssd_forward import scan_forward
 
 CHUNK = 64
 """Positions per chunk; best of 32, 64 and 128 in whole layers (benchmarks/results/kernels.md): longer ones leave fewer
@@ -96,7 +98,15 @@ def _scan_block(block: tuple[Tensor, ...], state: Tensor, L: int) -> tuple[Tenso
     cum = log_decay.reshape(-1, L, log_decay.shape[-1]).cumsum(1)
     with torch.no_grad():
         wild = (cum.amax(1) - cum.amin(1)) > MAX_DECAY_RANGE
-    y, state = _ChunkedScan.apply(x, step, cum, B, C, skip, state, wild)  # type: ignore[no-untyped-call]
+    given = (x, step, cum, B, C, skip, state)
+    if torch.is_grad_enabled() and any(v.requires_grad for v in given):
+        y, state = _ChunkedScan.apply(*given, wild)  # type: ignore[no-untyped-call]
+        return y, state
+    y, state, scores = scan_forward(*given, wild)
+    if wild.any():
+        N, _, h = cum.shape
+        pairs = _Pairwise(wild, cum, step.reshape(N, L, h), scores, B.shape[2])
+        pairs.add(y.view(N, L, h, -1), pairs.forward(pairs.take(x.reshape(N, L, h, -1))))
     return y, state
 
 
@@ -137,22 +147,10 @@ class _Pairwise:
         return dx, dstep, dweights.sum(2) - dweights.sum(1)
 
 
-def _heads(v: Tensor, g: int) -> Tensor:
-    """(N, L, h) per-head factors as (N, g, L, k, 1), to scale tensors of ``_grouped``'s layout before it flattens."""
-    N, L, h = v.shape
-    return v.view(N, L, g, h // g).transpose(1, 2).unsqueeze(-1)
-
-
 def _grouped(v: Tensor, dtype: torch.dtype, N: int, L: int, g: int) -> Tensor:
     """(b, t, h, p) as (N, g, L, k, p), contiguous: elementwise results would inherit a transposed layout."""
     h, p = v.shape[2:]
     return v.reshape(N, L, g, h // g, p).transpose(1, 2).to(dtype, memory_format=torch.contiguous_format)
-
-
-def _rows(v: Tensor, N: int, L: int) -> Tensor:
-    """(b, t, g, n) as contiguous (N * g, L, n)."""
-    g, n = v.shape[2:]
-    return v.reshape(N, L, g, n).transpose(1, 2).reshape(N * g, L, n)
 
 
 def _scale_state(state: Tensor, factor: Tensor, p: int) -> Tensor:
@@ -160,19 +158,6 @@ def _scale_state(state: Tensor, factor: Tensor, p: int) -> Tensor:
     b, g, n, kp = state.shape
     state.view(b, g, n, kp // p, p).mul_(factor.view(b, g, 1, kp // p, 1))
     return state
-
-
-def _factors(cum: Tensor, wild: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Row scale of the within-chunk part, column scale, their shared remainder per chunk, and decay from the chunk's
-    start.
-
-    A wild pair gets row scale 0 (its within-chunk part is added elsewhere) and a column scale taken from the chunk's
-    end, which cannot overflow.
-    """
-    total = cum[:, -1]
-    middle = torch.where(wild, total, (cum.amax(1) + cum.amin(1)) / 2)
-    row = (cum - middle[:, None]).masked_fill_(wild[:, None], -math.inf)
-    return decay_(row), decay_(middle[:, None] - cum), decay_(total - middle), decay_(cum.clone())
 
 
 class _ChunkedScan(torch.autograd.Function):
@@ -194,20 +179,18 @@ class _ChunkedScan(torch.autograd.Function):
         N, L, _ = cum.shape
         g, n = B.shape[2:]
         mm, acc = x.dtype, step.dtype
-        row, col, rest, start = (v.to(acc) for v in _factors(cum, wild))
+        row, col, rest, start = (v.to(acc) for v in factors(cum, wild))
         xg = _grouped(x, acc, N, L, g)
-        u = (xg * _heads(col * step.reshape(N, L, h), g)).to(mm).reshape(N * g, L, -1)
-        Bm, Cm = _rows(B, N, L), _rows(C, N, L)
+        u = (xg * heads(col * step.reshape(N, L, h), g)).to(mm).reshape(N * g, L, -1)
+        Bm, Cm = grouped_rows(B, N, L), grouped_rows(C, N, L)
         states = _carry_states(torch.bmm(Bm.mT, u).view(b, N // b, g, n, -1), start[:, -1], rest, initial)
         scores = torch.bmm(Cm, Bm.mT).tril_(-1)
         shape = (N, g, L, h // g, p)
-        y = torch.bmm(scores, u).view(shape).to(acc).mul_(_heads(row, g))
+        y = torch.bmm(scores, u).view(shape).to(acc).mul_(heads(row, g))
         before = states[:, :-1].to(mm).reshape(N * g, n, -1)
-        y.addcmul_(torch.bmm(Cm, before).view(shape).to(acc), _heads(start, g))
+        y.addcmul_(torch.bmm(Cm, before).view(shape).to(acc), heads(start, g))
         ctx.save_for_backward(x, step, cum, B, C, skip, states, wild, y.to(mm))
-        out = (
-            torch.addcmul(y, xg, _heads(skip.reshape(N, L, h), g)).to(mm).transpose(1, 2).contiguous().view(N, L, h, p)
-        )
+        out = torch.addcmul(y, xg, heads(skip.reshape(N, L, h), g)).to(mm).transpose(1, 2).contiguous().view(N, L, h, p)
         if wild.any():
             pairs = _Pairwise(wild, cum, step.reshape(N, L, h), scores, g)
             pairs.add(out, pairs.forward(pairs.take(x.reshape(N, L, h, p))))
@@ -222,13 +205,13 @@ class _ChunkedScan(torch.autograd.Function):
         N, L, _ = cum.shape
         g, n = B.shape[2:]
         mm, acc = x.dtype, step.dtype
-        row, col, rest, start = (v.to(acc) for v in _factors(cum, wild))
+        row, col, rest, start = (v.to(acc) for v in factors(cum, wild))
         xg, dyg = _grouped(x, acc, N, L, g), _grouped(dy, acc, N, L, g)
-        write = _heads(col * step.reshape(N, L, h), g)
+        write = heads(col * step.reshape(N, L, h), g)
         u = (xg * write).to(mm).reshape(N * g, L, -1)
-        Bm, Cm = _rows(B, N, L), _rows(C, N, L)
-        d_inside = (dyg * _heads(row, g)).to(mm).reshape(N * g, L, -1)
-        d_read = (dyg * _heads(start, g)).to(mm).reshape(N * g, L, -1)
+        Bm, Cm = grouped_rows(B, N, L), grouped_rows(C, N, L)
+        d_inside = (dyg * heads(row, g)).to(mm).reshape(N * g, L, -1)
+        d_read = (dyg * heads(start, g)).to(mm).reshape(N * g, L, -1)
         dstates, dtotal, dinitial = _carry_gradient(
             torch.bmm(Cm.mT, d_read).view(b, N // b, g, n, -1), start[:, -1], states, dfinal
         )
@@ -249,7 +232,7 @@ class _ChunkedScan(torch.autograd.Function):
         dcum[:, -1] += dtotal
         dskip = per_head(dyg * xg).view_as(skip)
         dx = (
-            torch.addcmul(dyg * _heads(skip.reshape(N, L, h), g), du, write)
+            torch.addcmul(dyg * heads(skip.reshape(N, L, h), g), du, write)
             .transpose(1, 2)
             .to(mm)
             .contiguous()
