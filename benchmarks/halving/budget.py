@@ -1,5 +1,5 @@
-"""Experiment 2, headline: the 45% shape trained from random weights on the parent's whole token budget, on the
-parent's own schedule."""
+"""Experiment 2, headline: the 45% shape trained from random weights on three quarters of the parent's token budget, on
+the parent's own schedule (its whole budget, 12 M tokens, did not fit into the time there was)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ COLOURS = {
     "pruned + CE": "#c8553d",
     "scratch + CE": "#5b6c8f",
     "scratch + KD": "#8d6bb0",
-    "scratch + CE, whole budget": "#222222",
+    "scratch + CE, long": "#222222",
     "parent": "#999999",
 }
 FIRST = 25_000
@@ -25,7 +25,7 @@ def draw(healing: list[Line], budget: list[Line], oneshot: list[Line]) -> str:
     runs = [(line["settings"]["run"], line["result"]["curve"]) for line in healing]
     for line in budget:
         end = [line["settings"]["tokens"], line["result"]["loss"]]
-        runs.append(("scratch + CE, whole budget", [*line["result"]["curve"], end]))
+        runs.append(("scratch + CE, long", [*line["result"]["curve"], end]))
     shown = [(n, [(max(t, FIRST), loss) for t, loss in points]) for n, points in runs]
     parent = [line["result"]["loss"] for line in oneshot if line["settings"]["method"] == "parent"][:1]
     losses = [loss for _, points in shown for _, loss in points] + parent or [4.0, 5.0]

@@ -85,7 +85,7 @@ def healed(lines: list[Line]) -> str:
 def headline(lines: list[Line], long: list[Line]) -> str:
     """Tokens that prune + KD took to the loss of the same shape from scratch on the whole budget."""
     if not long:
-        return "The run from scratch on the whole token budget has not ended."
+        return "The long run from scratch has not ended."
     budget_tokens, rows = long[0]["settings"]["tokens"], []
     target = statistics.mean(values(long, "loss"))
     points = long[0]["result"]["curve"] + [[budget_tokens, long[0]["result"]["loss"]]]
