@@ -73,7 +73,7 @@ def ssd_scan(
     # running sums reach thousands of nats where a head forgets fast; their differences must keep fp32 precision
     log_decay = dt.to(torch.float64) * A.to(torch.float64)
     step = dt.to(acc)
-    diagonal = step * (B.to(acc) * C.to(acc)).sum(-1).repeat_interleave(h // g, dim=2)
+    diagonal = step * (B * C).sum(-1, dtype=acc).repeat_interleave(h // g, dim=2)
     skip = diagonal if D is None else diagonal + D.to(acc)
     L = min(chunk, t)
     pad = -t % L
