@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers.activations import ACT2FN
 
 from secateur.kernels.conv import causal_conv
 from secateur.kernels.delta import CHUNK, chunk_for, gated_delta_rule
@@ -28,7 +27,11 @@ def conv1d(hidden_states: Tensor, weight: Tensor, bias: Tensor | None = None, ac
     """hidden_states (b, c, t), weight (c, width)."""
     silu = activation in ("silu", "swish")
     out = causal_conv(hidden_states, weight, bias, silu=silu)
-    return out if silu or activation is None else ACT2FN[activation](out)
+    if silu or activation is None:
+        return out
+    from transformers.activations import ACT2FN  # a second of imports that only rare activations need
+
+    return ACT2FN[activation](out)
 
 
 def mamba2_scan(
