@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from . import command
 from .command import done, refused, tree
 
 
 @pytest.mark.slow
-def test_demo(tmp_path: Path) -> None:
+def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "DEADLINE_S", 900)  # seven steps
     folder = tmp_path / "demo"
     shown = done("demo", "--quick", "--out", folder).out
     models = json.loads((folder / "numbers.json").read_text())["models"]
