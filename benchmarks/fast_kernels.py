@@ -124,6 +124,11 @@ def work(model: Any, ids: torch.Tensor, backward: bool) -> None:
         model(ids, use_cache=False)
 
 
+def passes(args: argparse.Namespace) -> tuple[bool, ...]:
+    """Without and with the backward pass."""
+    return (False,) if args.forward_only else (False, True)
+
+
 Clock = Callable[[Callable[[], None], AbstractContextManager[Any]], float]
 
 
@@ -154,7 +159,7 @@ def against_stock(case: Case, timed: Clock, args: argparse.Namespace) -> Iterato
     """Stock time over fast time."""
     for dtype in case.dtypes:
         model = build(case.family, case.config, dtype)
-        for backward in (False, True):
+        for backward in passes(args):
             length = args.training_length or case.training_length or args.length if backward else args.length
             ids = torch.randint(3, 1024, (1, length))
             one = lambda model=model, ids=ids, backward=backward: work(model, ids, backward)  # noqa: E731
@@ -169,7 +174,7 @@ def against_llama(timed: Clock, args: argparse.Namespace) -> Iterator[str]:
     for dtype in (torch.float32, torch.bfloat16):
         hybrid = build("nemotron_h", hybrid_layers(), dtype)
         llama, ours, theirs = llama_of_equal_flops(hybrid, args.length, dtype)
-        for backward in (False, True):
+        for backward in passes(args):
             a = lambda hybrid=hybrid, backward=backward: work(hybrid, ids, backward)  # noqa: E731
             b = lambda llama=llama, backward=backward: work(llama, ids, backward)  # noqa: E731
             timed(a, fast(hybrid)), timed(b, nullcontext())
@@ -184,6 +189,7 @@ def main() -> None:
     parser.add_argument("--training-length", type=int, help="for forward + backward, over what a case says")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--forward-only", action="store_true", help="leave the backward pass out")
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
     args = parser.parse_args()
     transformers.logging.set_verbosity_error()

@@ -71,7 +71,7 @@ def fast(model: nn.Module, kernels: Mapping[str, Kernel] = KERNELS) -> Iterator[
                 taken.append(Taken(name, type(module).__name__, outcome))
                 for norm in filter(is_gated_norm, module.children()):
                     undo.append((norm, "forward", vars(norm).get("forward")))
-                    norm.forward = in_pieces(norm.forward)  # type: ignore[method-assign]
+                    norm.forward = in_pieces(norm.forward)
             elif outcome is not None:
                 left.append(Left(name, type(module).__name__, outcome))
         inside = tuple(f"{t.name}." for t in taken)

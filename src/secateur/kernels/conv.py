@@ -27,12 +27,17 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, silu: 
     return out.transpose(1, 2)
 
 
+def _onednn() -> bool:
+    found: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return found
+
+
 def _one_pass(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether oneDNN takes these as they are."""
     narrow = x.dtype in (torch.float32, torch.bfloat16) and all(
         v.dtype == x.dtype for v in (weight, bias) if v is not None
     )
-    return narrow and x.is_cpu and torch.backends.mkldnn.is_available()
+    return narrow and x.is_cpu and _onednn()
 
 
 def _sum(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

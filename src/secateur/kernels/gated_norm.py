@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 PIECE = 1 << 17
-"""Entries in a piece (0.5 MB in float32); best of 1 << 15 to 1 << 19 at 1,536 channels."""
+"""Entries in a piece, 0.5 MB in float32: between 64 and 128 rows of 1,536 channels, the best of 32 to 256."""
 
 
 def is_gated_norm(module: nn.Module) -> bool:
@@ -32,7 +32,7 @@ def in_pieces(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
         alike = gate is not None and gate.shape == hidden_states.shape
         if torch.is_grad_enabled() or gate is None or not alike or hidden_states.shape[-2] <= rows:
             return forward(hidden_states, gate)
-        each = zip(hidden_states.split(rows, -2), gate.split(rows, -2), strict=True)
+        each = zip(torch.split(hidden_states, rows, -2), torch.split(gate, rows, -2), strict=True)
         return torch.cat([forward(h, g) for h, g in each], -2)
 
     return pieces
