@@ -26,10 +26,13 @@ from secateur.kernels.ssd import discretize, ssd_scan
 def conv1d(hidden_states: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:
     """hidden_states (b, c, t), weight (c, width)."""
     silu = activation in ("silu", "swish")
-    out: Tensor = causal_conv(hidden_states, weight, bias, silu=silu)
-    if not silu and activation is not None:
-        out = ACT2FN[activation](out)
-    return out
+    out = causal_conv(hidden_states, weight, bias, silu=silu)
+    if silu or activation is None:
+        return out
+    from transformers.activations import ACT2FN  # a second of imports that only rare activations need
+
+    activated: Tensor = ACT2FN[activation](out)
+    return activated
 
 
 def mamba2_scan(
