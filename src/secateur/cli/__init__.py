@@ -44,7 +44,16 @@ def run(argv: Sequence[str]) -> int:
     except (OSError, MemoryError) as e:
         where = f": {e.filename}" if isinstance(e, OSError) and e.filename else ""
         _say(f"{type(e).__name__}{where}: {(e.strerror or e) if isinstance(e, OSError) else 'out of memory'}", None)
+    except RuntimeError as e:
+        if not _is_out_of_memory(e):
+            raise
+        _say(f"out of memory: {str(e).splitlines()[0]}", "use a smaller --batch or --length, or --dtype bfloat16")
     return 2
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """PyTorch has a class for a full GPU, and for a full host only these words."""
+    return any(words in str(error) for words in ("can't allocate memory", "out of memory", "not enough memory"))
 
 
 def _say(message: str, hint: str | None) -> None:
