@@ -26,7 +26,7 @@ prose of its training text and little else.
 - **Tokenizer**: byte-level BPE with {vocabulary} entries, trained on the training text.
 - **Training**: {steps:,} steps of {batch_tokens:,} tokens, AdamW (0.9, 0.95), peak rate {rate:g}, weight decay
   {weight_decay:g}, clipping at {clip:g}, warm-up {warmup} steps, stable, linear decay over the last {decay_tokens:,}
-  tokens; bf16 autocast over fp32 weights, seed {seed}.
+  tokens; {arithmetic}, seed {seed}.
 - **Made by**: `benchmarks/parents/train.py` of Secateur.
 """
 
@@ -50,6 +50,7 @@ class Facts:
     held_out_bytes: int
     vocabulary: int
     steps: int
+    arithmetic: str
     batch_tokens: int
     rate: float
     weight_decay: float

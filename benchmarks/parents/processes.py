@@ -43,6 +43,12 @@ def device() -> torch.device:
     return torch.device("cuda")
 
 
+def computes_in_bf16(device: torch.device, asked: str) -> bool:
+    """``asked``: bf16, fp32 or auto. A CPU without bf16 instructions emulates them at half the speed of fp32 and less."""
+    native = device.type != "cpu" or any(torch.cpu.get_capabilities().get(k) for k in ("amx_bf16", "avx512_bf16"))
+    return native if asked == "auto" else asked == "bf16"
+
+
 @contextlib.contextmanager
 def first_alone() -> Iterator[None]:
     """The first process runs the block before the others do."""

@@ -44,6 +44,7 @@ class Settings:
     report_every: int
     eval_every: int
     eval_rows: int
+    precision: str
 
 
 def parse(arguments: list[str] | None = None) -> Settings:
@@ -73,6 +74,9 @@ def parse(arguments: list[str] | None = None) -> Settings:
     p.add_argument("--report-every", type=int, default=20, help="steps between progress lines")
     p.add_argument("--eval-every", type=int, default=250, help="steps between held-out scores")
     p.add_argument("--eval-rows", type=int, default=32, help="rows of those scores; the final one takes all")
+    p.add_argument(
+        "--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 where it is native"
+    )
     settings = Settings(**vars(p.parse_args(arguments)))
     _check(settings)
     return settings

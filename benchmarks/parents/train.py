@@ -68,6 +68,10 @@ class Run:
         return self.rows * self.settings.length
 
     @property
+    def bf16(self) -> bool:
+        return processes.computes_in_bf16(self.device, self.settings.precision)
+
+    @property
     def batch_rows(self) -> int:
         return self.settings.batch * processes.count()
 
@@ -155,8 +159,8 @@ def where(run: Run, clock: bool) -> float:
 
 
 def loss_of(run: Run, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Nats per target (targets,), in fp32; forward in bf16."""
-    with torch.autocast(run.device.type, torch.bfloat16):
+    """Nats per target (targets,), in fp32; forward in the run's precision."""
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.bf16):
         logits = run.model(input_ids=inputs.to(run.device), use_cache=False).logits
     return functional.cross_entropy(logits.float().flatten(0, 1), targets.to(run.device).flatten(), reduction="none")
 
@@ -276,7 +280,8 @@ def export(run: Run) -> None:
         if processes.rank() == 0:
             card.stage(run.model.to(torch.bfloat16), run.tokenizer, final)
     staging = final.with_name("final.staging")
-    run.model = AutoModelForCausalLM.from_pretrained(staging, dtype=torch.bfloat16).to(run.device)
+    dtype = torch.bfloat16 if run.bf16 else torch.float32
+    run.model = AutoModelForCausalLM.from_pretrained(staging, dtype=dtype).to(run.device)
     with fast(run.model):
         bits, nats, size = score(run)
     if processes.rank() != 0:
@@ -298,6 +303,7 @@ def export(run: Run) -> None:
         held_out_bytes=size,
         vocabulary=len(run.tokenizer),
         steps=run.step,
+        arithmetic="bf16 autocast over fp32 weights" if run.bf16 else "fp32",
         batch_tokens=run.batch_rows * settings.length,
         rate=settings.rate,
         weight_decay=settings.weight_decay,

@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from secateur.checkpoint import (
     TensorSpec,
     publish,
     require_space,
+    scratch,
     write_behind,
     write_json,
     write_tensors,
@@ -60,6 +62,19 @@ def test_an_empty_folder_is_taken_over_also_through_a_link(tmp_path: Path) -> No
     with publish(tmp_path / "link") as staging:
         made = tiny.write(staging)
     assert tiny.holds(tmp_path / "empty", made)
+
+
+@pytest.mark.parametrize("inside", ["", "deeper"])
+def test_the_working_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str) -> None:
+    """Who stands in it would go on standing in the folder that is gone."""
+    (tmp_path / "here" / inside).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / inside)
+    out = Path(".." if inside else ".")
+    with scratch(out) as beside:
+        assert beside.is_dir() and beside.parent == Path(tempfile.gettempdir())
+    with pytest.raises(UsageError, match="working folder"), publish(out, overwrite=True):
+        pytest.fail("work began")
+    assert Path.cwd() == tmp_path / "here" / inside
 
 
 def test_what_is_in_the_way_is_kept(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def publish(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a staging folder; when the body ends well, it becomes ``destination`` in one step.
 
     Missing parents are created. On any exception the staging folder is removed. ``destination`` must not exist, or be
-    an empty folder (UsageError); with ``overwrite`` it may be a checkpoint, which stays in place until the new one
+    an empty folder other than the working folder (UsageError); with ``overwrite`` it may be a checkpoint, which stays in place until the new one
     takes its place. CheckpointError if the disk refuses.
     """
     destination = _resolved(destination)
@@ -124,6 +124,11 @@ def _check_free(destination: Path, overwrite: bool) -> None:
         destination.lstat()
     except FileNotFoundError:
         return
+    if _standing_in(destination):  # the new folder takes its place, and nobody would stand in the new one
+        raise UsageError(
+            f"{destination}: is the working folder of this command, which a result would replace",
+            hint="Name a folder inside it with --out.",
+        )
     if not destination.is_dir():
         raise UsageError(f"{destination}: exists and is not a folder", hint="Choose another folder with --out.")
     if destination.is_mount():
@@ -137,6 +142,13 @@ def _check_free(destination: Path, overwrite: bool) -> None:
             f"{destination}: holds no config.json, so it is not a checkpoint to overwrite",
             hint="Remove it yourself, or choose another folder with --out.",
         )
+
+
+def _standing_in(folder: Path) -> bool:
+    try:
+        return Path.cwd().is_relative_to(folder)
+    except OSError:  # the working folder is gone
+        return False
 
 
 def _put_in_place(staging: Path, destination: Path) -> None:
