@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -116,7 +117,7 @@ def test_full_rank_is_exact_and_error_falls_with_rank(name: str) -> None:
     errors = [lost(w, FORMULAS[name](w, x.T @ x, r), x) for r in (2, 6, 10, 14, M)]
     assert errors[-1] < 1e-9 * float((w @ x.T).norm())
     if name in ("svd-llm", "lord"):
-        assert all(b < a for a, b in zip(errors, errors[1:], strict=False))
+        assert all(b < a for a, b in itertools.pairwise(errors))
 
 
 def test_eora_restores_the_layer_at_full_rank_and_loses_the_tail_below() -> None:

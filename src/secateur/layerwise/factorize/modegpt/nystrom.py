@@ -7,8 +7,8 @@ the kept neurons.
     W' = W C_:K (C_KK)^-1                       the least squares of the old output on the kept neurons
 
 up and gate lose rows, so nothing needs to be stored beside a smaller MLP. W' is the pruner's closed-form repair for
-this axis, and one-shot OBS for columns (see the tests). Which neurons stay matters less than W'; a public variant leaves
-it out.
+this axis, and one-shot OBS for columns (see the tests). Which neurons stay matters less than W', which a public variant
+leaves out.
 """
 
 from __future__ import annotations
