@@ -99,7 +99,7 @@ class Loop:
             log.add({"step": 0, "tokens": 0, "seconds": 0.0, **as_it_came})
         for step in range(start, settings.steps):
             before = time.perf_counter()
-            values = self._step(step)
+            values = self.take(step)
             now = time.perf_counter()
             per_step = settings.batch * settings.length
             loss, divergence, ce, hidden = values
@@ -121,7 +121,7 @@ class Loop:
         found: nn.Module = self.accelerator.unwrap_model(self.module)
         return found
 
-    def _step(self, step: int) -> list[float]:
+    def take(self, step: int) -> list[float]:
         """One optimizer step on this process's windows; returns the loss and its parts, averaged over processes."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate(step)
