@@ -65,7 +65,7 @@ def test_the_whole_road(place: Path, tmp_path: Path) -> None:
     child = sc.prune(parent, plan, stats=stats, repair="least-squares", out=tmp_path / "child")
     assert child.anatomy.count() == plan.after.parameters <= 0.6 * parent.anatomy.count()
     record = json.loads((tmp_path / "child" / "secateur.json").read_text())
-    assert record["settings"]["score"] == "activation" and record["repair"]["text"] == [str(text)]
+    assert record["settings"]["score"] == "contribution" and record["repair"]["text"] == [str(text)]
     assert {a["method"] for a in record["repair"]["attempts"]} == {"least squares"}
     healed = sc.distill(child, text, teacher=parent, tokens="1k", length=32, batch=4, lr=3e-3, out=tmp_path / "healed")
     results = tmp_path / "results.json"

@@ -130,15 +130,16 @@ def prune(
 ) -> Model:
     """Cut ``model`` to ``plan`` (or to public sizes) and write the checkpoint to ``out``; returns it opened.
 
-    ``stats``: what measured criteria score on; with them ``score`` is "activation" unless said otherwise, without them
-    "magnitude". ``repair``: "least-squares", "norm" or both, fitted as :func:`repair` does by default on ``text``, or
-    on the text that ``stats`` were taken on. ``text`` also says which tokens stay when the vocabulary shrinks. Other
-    keyword arguments are the fields of :class:`secateur.pruning.run.Settings`: score, seed, norm, mask, overwrite, ...
+    ``stats``: what measured criteria score on. ``score`` is "contribution" with them and "magnitude" without, unless
+    said otherwise. ``repair``: "least-squares", "norm" or both, fitted as :func:`repair` does by default on ``text``,
+    or on the text that ``stats`` were taken on. ``text`` also says which tokens stay when the vocabulary shrinks.
+    Other keyword arguments are the fields of :class:`secateur.pruning.run.Settings`: score, seed, norm, mask, ...
 
     ``out`` holds a whole checkpoint or nothing. Raises SecateurError before anything is written when the plan, the
     score or the files do not allow the cut.
     """
     from secateur.data import read_texts
+    from secateur.importance import default_score
     from secateur.pruning.plan import make_plan
     from secateur.pruning.run import Settings
     from secateur.pruning.run import prune as run
@@ -146,7 +147,7 @@ def prune(
     with _opened(model) as parent:
         measured = _stats(stats, parent)
         made = make_plan(parent, keep=plan, stats=measured) if isinstance(plan, Mapping) else plan
-        chosen = Settings(**{"score": "magnitude" if measured is None else "activation", **settings})
+        chosen = Settings(**{"score": default_score(measured is not None), **settings})
         counted = list(read_texts(_texts(text), documents="blank-line")) if text and "vocab" in made.keep else None
         if repair is not None:
             return _repaired(parent, made, Path(out), chosen, measured, counted, repair, text, progress)

@@ -51,8 +51,8 @@ def run(
     score: Annotated[
         str | None,
         typer.Option(
-            help="which units stay: magnitude, random, first; with --stats activation, balanced, flap, taylor",
-            show_default="activation with --stats, else magnitude",
+            help="which units stay: magnitude, random, first; with --stats also contribution, activation, flap, taylor",
+            show_default="contribution with --stats, else magnitude",
         ),
     ] = None,
     layer_score: LayerScore = None,
@@ -69,6 +69,7 @@ def run(
     revision: Revision = None,
 ) -> None:
     fetch_ahead(model)
+    from secateur.importance import default_score
     from secateur.model import open_model
     from secateur.pruning.plan import load_plan
     from secateur.pruning.run import Settings, prune
@@ -84,7 +85,7 @@ def run(
         else:
             made = from_options(parent, params, bytes, keep, drop_layers, measured, layer_score)
         print_plan(parent, made)
-        score = score or ("magnitude" if measured is None else "activation")
+        score = score or default_score(measured is not None)
         settings = Settings(score, seed, norm, mask, parse_size(shard_size), overwrite, layer_score or "")
         with byte_progress("writing") as progress:
             child = prune(parent, made, save, settings, stats=measured, texts=_texts(text), progress=progress)

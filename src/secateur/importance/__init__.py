@@ -21,4 +21,10 @@ MEASURED: dict[str, Measured] = {
     "taylor": taylor.score,
 }
 
-__all__ = ["CRITERIA", "MEASURED", "Criterion", "Measured", "Scores", "changed_axes", "keep_best"]
+
+def default_score(measured: bool) -> str:
+    """The criterion where none is named: the best one measured (benchmarks/README.md), or one that needs no text."""
+    return "contribution" if measured else "magnitude"
+
+
+__all__ = ["CRITERIA", "MEASURED", "Criterion", "Measured", "Scores", "changed_axes", "default_score", "keep_best"]
