@@ -1,0 +1,104 @@
+"""GPTQ (Frantar et al., arXiv 2210.17323): round column after column, later columns make up for the error.
+
+    order     columns as they are, or by diag(H) descending ("activation": the loudest inputs first, while there is
+              most left to make up for them)
+    scales    of a group from its weights as they are when the sweep reaches it, or all from the start ("static").
+              By order of activation they are static, so that no index of groups has to be stored.
+
+Shapes: W (m, d), H = C + damping (d, d). Differences from known code: double precision throughout; blocks end where
+groups end, so the blocked sweep equals the plain one; the prediction of the error is returned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from secateur.layerwise.base import Method, Problem, Solution
+from secateur.layerwise.gram import DAMP, spd_inverse
+from secateur.layerwise.quantize.grids import Format, Grid, Search, fit
+from secateur.layerwise.quantize.packed import solution
+from secateur.layerwise.quantize.rtn import grid_of
+from secateur.layerwise.quantize.sweep import Choose, sweep
+
+BLOCK = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``order``: "activation" or "none"; ``static``: scales fixed before the sweep."""
+
+    bits: int = 4
+    group: int = 128
+    symmetric: bool = True
+    search: Search = "mse"
+    order: Literal["activation", "none"] = "activation"
+    static: bool = False
+    damp: float = DAMP
+
+
+def solve(problem: Problem, settings: Settings) -> Solution:
+    """Sweep over the columns; ``notes["sweep"]`` is the error the sweep itself found, with damping."""
+    form = Format(settings.bits, settings.group, settings.symmetric)
+    codes, grid, loss = quantise(problem, settings, form)
+    return solution(problem, codes, grid, form, sweep=loss)
+
+
+def quantise(problem: Problem, settings: Settings, form: Format) -> tuple[Tensor, Grid, float]:
+    """(codes (m, d), grid of (m, groups), sum of squared errors of the sweep)."""
+    weight, h = problem.weight, problem.gram.damped(settings.damp)
+    m, d = weight.shape
+    width = form.width(d)
+    ordered = settings.order == "activation"
+    order = torch.argsort(h.diagonal(), descending=True, stable=True) if ordered else torch.arange(d)
+    upper = factor(h[order][:, order])
+    if ordered or settings.static or width == d:
+        grid = grid_of(problem, form, settings.search)
+        choose, block = _static(grid, order, width), BLOCK
+    else:
+        grid = Grid(weight.new_ones(m, d // width), weight.new_zeros(m, d // width), form.low, form.high)
+        choose, block = _moving(problem, grid, form, settings.search, width), _aligned(width)
+    swept, loss = sweep(weight[:, order], upper, choose, block=block)
+    values = torch.empty_like(swept)
+    values[:, order] = swept
+    codes = grid.codes(values.reshape(m, -1, width)).reshape(m, d)
+    return codes, grid, loss
+
+
+def factor(h: Tensor) -> Tensor:
+    """U upper triangular with H^-1 = U^T U."""
+    upper: Tensor = torch.linalg.cholesky(spd_inverse(h), upper=True)
+    return upper
+
+
+def _aligned(width: int) -> int:
+    """A block that ends where groups end: a whole number of groups, or one group."""
+    return max(1, BLOCK // width) * width
+
+
+def _static(grid: Grid, order: Tensor, width: int) -> Choose:
+    groups = (order // width).tolist()
+    columns = [Grid(grid.scale[:, g], grid.zero[:, g], grid.low, grid.high) for g in range(grid.scale.shape[1])]
+    return lambda j, rest: columns[groups[j]].snap(rest[0][:, None])[:, 0]
+
+
+def _moving(problem: Problem, grid: Grid, form: Format, search: Search, width: int) -> Choose:
+    """Fills ``grid`` as the sweep goes."""
+    loud = problem.gram.matrix.diagonal()
+
+    def choose(j: int, rest: Tensor) -> Tensor:
+        g = j // width
+        if j % width == 0:
+            weights = loud[j : j + width] if search == "gram" else None
+            found = fit(rest[:width].T, form, search=search, weights=weights, dtype=problem.dtype)
+            grid.scale[:, g], grid.zero[:, g] = found.scale, found.zero
+        column = Grid(grid.scale[:, g], grid.zero[:, g], grid.low, grid.high)
+        return column.snap(rest[0][:, None])[:, 0]
+
+    return choose
+
+
+METHOD = Method("gptq", "GPTQ (2210.17323): round column by column, the rest makes up for it", "gram", Settings, solve)
