@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from secateur.errors import UsageError
-from secateur.layerwise.base import Problem
+from secateur.export.formats.factors import multiplied
+from secateur.layerwise.base import Problem, Unfit
 from secateur.layerwise.factorize import FACTORIZE
 from secateur.layerwise.factorize.asvd import asvd
 from secateur.layerwise.factorize.curing import core, curing, deim
 from secateur.layerwise.factorize.eora import eora
 from secateur.layerwise.factorize.factors import Factors, rank_of, root_of, tail
 from secateur.layerwise.factorize.lord import lord, lord_centred
-from secateur.layerwise.factorize.method import LowRank, multiplied
+from secateur.layerwise.factorize.method import LowRank
 from secateur.layerwise.factorize.svd import svd
 from secateur.layerwise.factorize.svd_llm import spectrum, svd_llm
 from secateur.layerwise.gram import Gram
@@ -208,13 +209,13 @@ def test_a_solution_is_what_its_stored_parts_say(name: str, dtype: torch.dtype) 
     assert math.sqrt(got.error) == pytest.approx(float(((problem.weight - got.weight) @ x.T).norm()), rel=1e-6)
 
 
-def test_a_rank_that_saves_nothing_leaves_the_weight() -> None:
+def test_a_rank_that_saves_nothing_does_not_fit() -> None:
     w, x = layer(11)
-    got = FACTORIZE["svd-llm"].solve(Problem("w", w, Gram.of(x)), LowRank(rank=M))
-    assert torch.equal(got.weight, w) and not got.parts and "saves nothing" in got.notes["left"]
+    with pytest.raises(Unfit, match="saves nothing"):
+        FACTORIZE["svd-llm"].solve(Problem("w", w, Gram.of(x)), LowRank(rank=M))
 
 
-@pytest.mark.parametrize("ratio", [0.0, 1.5, -1, 0.001])
-def test_ratios_that_cannot_be_had(ratio: float) -> None:
-    with pytest.raises(UsageError, match="ratio"):
+@pytest.mark.parametrize(("ratio", "error"), [(0.0, UsageError), (1.5, UsageError), (-1, UsageError), (0.001, Unfit)])
+def test_ratios_that_cannot_be_had(ratio: float, error: type[Exception]) -> None:
+    with pytest.raises(error, match="ratio"):
         rank_of(ratio, M, D)

@@ -7,7 +7,21 @@ from collections.abc import Sequence
 
 import typer
 
-from secateur.cli import calibrate, convert, demo, distill, eval, inspect, plan, prune, recipe, repair, report, verify
+from secateur.cli import (
+    calibrate,
+    convert,
+    demo,
+    distill,
+    eval,
+    expand,
+    inspect,
+    plan,
+    prune,
+    recipe,
+    repair,
+    report,
+    verify,
+)
 from secateur.cli.common import err
 from secateur.errors import SecateurError
 
@@ -22,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verb in (inspect, calibrate, plan, prune, repair, convert, verify, distill, eval, report, recipe, demo):
+for verb in (inspect, calibrate, plan, prune, repair, convert, verify, distill, eval, report, recipe, expand, demo):
     app.command(verb.NAME, help=verb.HELP)(verb.run)
 
 

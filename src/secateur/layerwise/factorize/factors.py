@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from secateur.errors import UsageError
+from secateur.layerwise.base import Unfit
 
 FLOOR = 1e-10
 """Eigenvalues of a Gram matrix below this part of the largest count as this much: directions that no token took stay
@@ -71,12 +72,12 @@ def tail(singular: Tensor, rank: int) -> float:
 def rank_of(ratio: float, m: int, d: int) -> int:
     """The rank at which two factors hold ``ratio`` of the parameters of an (m, d) weight: floor(m d ratio / (m + d)).
 
-    Raises UsageError outside 0 < ratio <= 1, or when not even rank 1 fits.
+    Raises UsageError outside 0 < ratio <= 1, Unfit when not even rank 1 fits.
     """
     if not 0 < ratio <= 1:
         raise UsageError(f"ratio {ratio:g}: expected the part of the parameters to keep, above 0 and up to 1")
     rank = math.floor(m * d * ratio / (m + d) + 1e-9)
     if rank < 1:
         least = (m + d) / (m * d)
-        raise UsageError(f"ratio {ratio:g}: rank 1 of a {m} x {d} weight takes {least:.3g} of its parameters already")
+        raise Unfit(f"ratio {ratio:g}: rank 1 of a {m} x {d} weight takes {least:.3g} of its parameters already")
     return min(rank, m, d)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from secateur.errors import UsageError
-from secateur.layerwise.base import Method, Needs, Problem, Solution
+from secateur.export.formats.factors import multiplied
+from secateur.layerwise.base import Method, Needs, Problem, Solution, Unfit
 from secateur.layerwise.factorize.factors import Factors, rank_of
 
 
@@ -50,21 +50,16 @@ def low_rank(
 def solution(problem: Problem, chosen: LowRank, formula: Factorise) -> Solution:
     """Factors in the file's dtype and their product, which is what the layer computes with.
 
-    Where factors would take as many numbers as the weight, it stays as it is, and the notes say so.
+    Raises Unfit where factors would take as many numbers as the weight.
     """
     m, d = problem.weight.shape
     rank = chosen.rank_for(m, d)
-    size = problem.dtype.itemsize
     if rank * (m + d) >= m * d:
-        kept = Solution(problem.weight, {}, 0.0, m * d * size, {"left": f"rank {rank} saves nothing of {m} x {d}"})
-        return kept
+        raise Unfit(f"rank {rank} saves nothing of {m} x {d}")
     found = formula(problem.weight, problem.gram.matrix, rank)
     left, right = found.left.to(problem.dtype), found.right.to(problem.dtype)
     weight = multiplied(left, right)
     error = problem.gram.error(problem.weight - weight)
-    return Solution(weight, {"left": left, "right": right}, error, rank * (m + d) * size, {"rank": rank})
-
-
-def multiplied(left: Tensor, right: Tensor) -> Tensor:
-    """Stored factors -> weight, float64: the one way it is done, so that it can be done again to the last bit."""
-    return torch.matmul(left.double(), right.double())
+    return Solution(
+        weight, {"left": left, "right": right}, error, rank * (m + d) * problem.dtype.itemsize, {"rank": rank}
+    )

@@ -1,0 +1,1 @@
+"""Other forms of a checkpoint: packed for the disk, and what other programs read."""
