@@ -1,15 +1,14 @@
 """Evolutionary search (EvoPress, arXiv 2410.14649): (1 + lambda) with level switches and selection in stages.
 
-One parent. A generation makes ``offspring`` mutants; stage s measures the survivors of stage s - 1 and keeps the best
-``keep``; in the last stage the parent is measured beside them on the same data, and the best becomes the parent
-(elitism). The loss may be any function of the whole choice; without ``stages`` it is the additive one, and the answer
-is compared with other solvers in the tests.
+One parent. A generation makes ``offspring`` mutants, from which :mod:`.selection` takes the next parent. The loss may
+be any function of the whole choice; without ``stages`` it is the additive one, and the answer is compared with other
+solvers in the tests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.random import Generator
@@ -17,20 +16,13 @@ from numpy.random import Generator
 from secateur.allocation.feasible import feasible
 from secateur.allocation.mutation import mutate
 from secateur.allocation.problem import Allocation, Choice, Problem
+from secateur.allocation.selection import Stage as StageOf
+from secateur.allocation.selection import select
 from secateur.errors import UsageError
 
-#: (choices, generation) -> one loss each; the generation lets a measure draw fresh data every time.
-Measure = Callable[[Sequence[Choice], int], Sequence[float]]
+Stage: TypeAlias = StageOf[Choice]
 Watch = Callable[[int, Choice, float], None]
 _SHUFFLE = 8  # mutations between random initial choices, per item
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """Measure the survivors so far, keep the best ``keep``. The last stage keeps one, whatever it says."""
-
-    keep: int
-    measure: Measure
 
 
 def solve(
@@ -59,15 +51,15 @@ def solve(
     levels = [Stage(1, _additive(problem))] if stages is None else list(stages)
     parent = feasible(problem) if start is None else start
     others = [_random(problem, parent, rng) for _ in range(initial - 1)]
-    parent, loss = _select(levels, parent, others, 0)
+    parent, loss = select(levels, parent, others, 0)
     for generation in range(1, generations + 1):
         children = [mutate(problem, parent, rng) for _ in range(offspring)]
-        parent, loss = _select(levels, parent, children, generation)
+        parent, loss = select(levels, parent, children, generation)
         watch(generation, parent, loss)
     return Allocation(parent, loss, problem.cost(parent))
 
 
-def _additive(problem: Problem) -> Measure:
+def _additive(problem: Problem) -> Callable[[Sequence[Choice], int], Sequence[float]]:
     return lambda choices, generation: [problem.loss(c) for c in choices]
 
 
@@ -75,19 +67,3 @@ def _random(problem: Problem, choice: Choice, rng: Generator) -> Choice:
     for _ in range(_SHUFFLE * len(problem.items)):
         choice = mutate(problem, choice, rng)
     return choice
-
-
-def _select(
-    stages: Sequence[Stage], parent: Choice, children: Sequence[Choice], generation: int
-) -> tuple[Choice, float]:
-    """The winner of a generation and its loss; the parent wins ties, then the earlier child."""
-    survivors = [c for c in dict.fromkeys(children) if c != parent]
-    for stage in stages[:-1]:
-        if len(survivors) > stage.keep:
-            losses = stage.measure(survivors, generation)
-            order = sorted(range(len(survivors)), key=lambda i: losses[i])
-            survivors = [survivors[i] for i in order[: stage.keep]]
-    finalists = [parent, *survivors]
-    losses = stages[-1].measure(finalists, generation)
-    best = min(range(len(finalists)), key=lambda i: losses[i])
-    return finalists[best], float(losses[best])

@@ -23,11 +23,11 @@ from secateur.search.bench import Bench, built
 from secateur.search.candidates import Space
 from secateur.search.cheap import lost
 from secateur.search.front import Point
-from secateur.search.heal import heal
+from secateur.search.heal import heal, whole_steps
 from secateur.search.journal import Journal
+from secateur.search.outcome import Effort
 from secateur.search.planned import costs_of, planned
 from secateur.search.stages import Score, Shape, Stage
-from secateur.search.strategies.base import Effort
 
 S = TypeVar("S", bound=Shape)
 
@@ -152,6 +152,10 @@ class Arena:
             drawn = np.random.default_rng([self.seed, turn]).choice(n, count, replace=False)
             chosen = sorted(int(i) for i in drawn)
         return Stage(name, tuple(chosen), heal, repair)
+
+    def lessons(self, tokens: int) -> int:
+        """``tokens`` of distillation in whole steps, at least one; 0 stays 0."""
+        return whole_steps(tokens, self.bench) if tokens else 0
 
     def plan(self, shape: Shape, notes: Sequence[str] = ()) -> Plan:
         """What `secateur prune --plan` takes."""

@@ -52,6 +52,12 @@ def heal(module: Any, bench: Bench, tokens: int, *, rate: float = RATE) -> list[
     return losses
 
 
+def whole_steps(tokens: int, bench: Bench) -> int:
+    """``tokens`` as a whole number of steps, at least one."""
+    length = bench.windows.shape[1] if bench.lessons is None else bench.lessons.shape[1]
+    return max(1, round(tokens / (BATCH * length))) * BATCH * length
+
+
 class _Ids:
     """Lessons by number, as the loop reads windows; they start over behind their end."""
 
