@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from secateur.checkpoint import CODES, publish, write_json
+from secateur.checkpoint import CODES, TensorSpec, publish, write_json, write_tensors
 from secateur.errors import CheckpointError, UsageError
-from secateur.export.packed import FOLDER, MANIFEST, Entry, expand, write_packed
+from secateur.export.packed import FOLDER, MANIFEST, Entry, expand, seal
 from secateur.model import Model, open_model
 from tests.cli.command import secateur
 from tests.cli.models import Pool
@@ -27,17 +27,18 @@ def parent(request: pytest.FixtureRequest, pool: Pool) -> Iterator[Model]:
 def packed(model: Model, out: Path, rank: int = 3) -> dict[str, torch.Tensor]:
     """Pack every MLP matrix as factors; returns the tensors that the standard checkpoint must hold."""
     whole, parts = {n: model.read(n) for n in model.weights.tensors}, dict[str, torch.Tensor]()
-    entries = {}
     for name in [n for n in whole if "mlp" in n]:
         u, s, vt = torch.linalg.svd(whole[name].double(), full_matrices=False)
         dtype = whole[name].dtype
         held = {"left": (u[:, :rank] * s[:rank])[None].to(dtype), "right": vt[None, :rank].to(dtype)}
         whole[name] = (held["left"][0].double() @ held["right"][0].double()).to(dtype)
-        entries[name] = Entry.of("factors", held, whole[name], input_first=False)
-        parts |= {f"{name}#{part}": t for part, t in held.items()}
-    shapes = {n: (CODES[t.dtype], tuple(t.shape)) for n, t in parts.items()}
+        marker = Entry.of("factors", held, whole[name], input_first=False).marker
+        parts |= {f"{name}#{part}": t for part, t in held.items()} | {f"{name}#factors": marker}
+    plain = {n: t for n, t in whole.items() if f"{n}#factors" not in parts}
+    specs = [TensorSpec(n, CODES[t.dtype], tuple(t.shape)) for n, t in (plain | parts).items()]
     with publish(out) as staging:
-        write_packed(model, staging, entries, lambda n: parts[n] if n in parts else whole[n], shapes)
+        write_tensors(staging, specs, lambda s: (plain | parts)[s.name])
+        seal(model, staging)
         write_json(staging / "config.json", model.raw)
     return whole
 

@@ -1,7 +1,7 @@
 """A checkpoint in fewer bytes, and back: some tensors are stored in parts, the rest as they are.
 
     config.json, tokenizer, ..     as in any checkpoint
-    packed/model.safetensors       plain tensors, and "<name>#<part>" for those in parts
+    packed/model.safetensors       plain tensors; "<name>#<part>" and "<name>#<format>" (33 bytes) for those in parts
     packed.json                    for each tensor in parts: format, dtype, shape, sha256 of its bytes when unpacked
 
 Such a folder is no standard checkpoint and does not pretend to be one: no model.safetensors lies beside config.json.
@@ -68,6 +68,11 @@ class Entry:
         entry.tensor(parts.__getitem__, "a tensor to be packed")
         return entry
 
+    @property
+    def marker(self) -> torch.Tensor:
+        """33 bytes from which, with the parent's index, this line is made again: ``input_first`` and the checksum."""
+        return torch.frombuffer(bytearray([self.input_first, *bytes.fromhex(self.sha256)]), dtype=torch.uint8)
+
     def tensor(self, read: Read, place: str) -> torch.Tensor:
         """The tensor as the standard checkpoint has it. CheckpointError, naming ``place``, when it is another."""
         matrices = FORMATS[self.format]({p: read(p) for p in self.parts}, DTYPES[self.dtype][0])
@@ -80,23 +85,31 @@ class Entry:
         return found
 
 
-def write_packed(
-    model: Model,
-    staging: Path,
-    entries: Mapping[str, Entry],
-    read: Read,
-    parts: Mapping[str, tuple[str, tuple[int, ...]]],
-    progress: Progress | None = None,
-) -> None:
-    """Write tensors and manifest of ``model`` into the folder ``staging``, some in parts.
+def seal(model: Model, folder: Path) -> None:
+    """Make a packed checkpoint of ``folder``, where the weights of ``model`` were written, some in parts.
 
-    ``parts``: "<name>#<part>" -> (dtype code, shape); ``read`` gives them, and every other tensor of the model.
+    A tensor in parts is there as "<name>#<part>" with its marker "<name>#<format>" (:meth:`Entry.marker`).
     """
-    specs = [TensorSpec(n, i.dtype, i.shape) for n, i in model.weights.tensors.items() if n not in entries]
-    specs += [TensorSpec(n, *said) for n, said in parts.items()]
-    (staging / FOLDER).mkdir()
-    write_tensors(staging / FOLDER, specs, lambda s: read(s.name), progress=_total(specs, progress), metadata={})
-    write_json(staging / MANIFEST, {"packed": FORMAT, "tensors": {n: asdict(e) for n, e in entries.items()}})
+    names = [p.name for p in folder.iterdir() if p.name.startswith("model") and p.suffix in (".safetensors", ".json")]
+    (folder / FOLDER).mkdir()
+    for name in names:
+        (folder / name).rename(folder / FOLDER / name)
+    with TensorStore.open(folder / FOLDER) as store:
+        parts: dict[str, list[str]] = {}
+        for name in store.tensors:
+            tensor, _, part = name.partition("#")
+            if part:
+                parts.setdefault(tensor, []).append(part)
+        lines = {n: asdict(_marked(model, n, held, store.read)) for n, held in parts.items()}
+    write_json(folder / MANIFEST, {"packed": FORMAT, "tensors": lines})
+
+
+def _marked(model: Model, name: str, held: Sequence[str], read: Read) -> Entry:
+    format = next(f for f in FORMATS if f in held)
+    marker = bytes(read(f"{name}#{format}").tolist())
+    info = model.weights.tensors[name]
+    kept = tuple(p for p in held if p != format)
+    return Entry(format, info.dtype, info.shape, kept, bool(marker[0]), marker[1:].hex())
 
 
 def expand(folder: Path, out: Path, *, progress: Progress | None = None) -> Model:
