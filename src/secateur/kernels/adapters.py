@@ -112,6 +112,10 @@ class Kernel:
         """The arguments it reads; a stock function that lacks one of them is another function of the same name."""
         return frozenset(inspect.signature(self.run).parameters)
 
+    def fits(self, stock: Any) -> bool:
+        """Whether the stock function takes every argument that the stand-in reads."""
+        return self.parameters <= set(inspect.signature(inspect.unwrap(stock)).parameters)
+
     def replacing(self, stock: Callable[..., Any]) -> Callable[..., Any]:
         """The stand-in for this very ``stock`` function; arguments it has no use for are dropped, as the stock
         functions do."""

@@ -101,7 +101,7 @@ def _replace(
     }
     if not stocks:
         return "its forward calls no function that has a fast path" if _is_recurrent(module) else None
-    usable = {name: stock for name, stock in stocks.items() if _fits(stock, kernels[name])}
+    usable = {name: stock for name, stock in stocks.items() if kernels[name].fits(stock)}
     if not usable:
         return f"the signature of {', '.join(stocks)} is not the one the fast path was written for"
     if any(_is_native(stock) for stock in usable.values()) and _device(module).type == "cuda":
@@ -136,11 +136,6 @@ def _is_recurrent(module: nn.Module) -> bool:
     """A mixer with a decay or a depthwise convolution over time of its own."""
     convs = (m for m in module.children() if isinstance(m, nn.Conv1d))
     return "A_log" in dict(module.named_parameters(recurse=False)) or any(c.groups == c.in_channels > 1 for c in convs)
-
-
-def _fits(stock: Any, kernel: Kernel) -> bool:
-    """Whether the stock function takes every argument that the stand-in reads."""
-    return kernel.parameters <= set(inspect.signature(inspect.unwrap(stock)).parameters)
 
 
 def _is_native(stock: Any) -> bool:
