@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from secateur.api import calibrate, distill, evaluate, open, plan, prune, repair, report, verify
+from secateur.api import calibrate, distill, evaluate, open, plan, prune, repair, report, search, verify
 from secateur.errors import SecateurError
 
 try:
@@ -35,5 +35,6 @@ __all__ = [
     "prune",
     "repair",
     "report",
+    "search",
     "verify",
 ]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from secateur.model import Model
     from secateur.pruning.plan import Plan
     from secateur.reporting import Collected
+    from secateur.search.arena import Arena
+    from secateur.search.run import Found as FoundShape
     from secateur.train.run import Reporter
 
 Source: TypeAlias = Union[str, Path, "Model"]
@@ -115,6 +117,68 @@ def plan(
         return make_plan(
             opened, params=params, bytes_=bytes, keep=keep, layers=layers, stats=measured, layer_score=layer_score
         )
+
+
+def search(
+    model: Source,
+    text: Text,
+    *,
+    strategy: str = "evolutionary",
+    budget: str | float | None = None,
+    axes: Sequence[str] | None = None,
+    depth: bool = True,
+    context: int = 4096,
+    sequences: int = 1,
+    stats: Stats | str | Path | None = None,
+    effort: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    work: str | Path | None = None,
+    table: str | Path | None = None,
+    restart: bool = False,
+    device: str = "auto",
+    dtype: str = "auto",
+    watch: Callable[[Arena], None] | None = None,
+    progress: Progress | None = None,
+    **wanted: Any,
+) -> FoundShape:
+    """The best shape of ``model`` that ``strategy`` finds within what is wanted: ``params="60%"``, ``bytes="2GiB"``,
+    ``cache="0.5x"`` and ``latency="0.6x"`` (of ``sequences`` sequences of ``context`` tokens; also ``prefill``,
+    ``decode``), several together. ``.plan`` of the result is what :func:`prune` takes, ``.record`` the whole search.
+
+    ``budget``: time to spend ("30min"); under a seed it decides how far the search goes, not which way. ``axes``: what
+    may change; ``depth``: layers may go. ``effort``: fields of :class:`secateur.search.outcome.Effort`. ``out``: a file
+    for the plan, the record beside it. ``work``: a folder from which the same call resumes, and the next search takes
+    what was measured before. ``table``: block latencies of this machine, measured into that file when it is not there.
+    Other keyword arguments are fields of :class:`secateur.search.run.Settings`: seed, samples, lessons, length, ...
+
+    Raises UsageError for what does not fit together, BudgetError when no shape fits.
+    """
+    from secateur.calibration.ranks import joined
+    from secateur.evaluation.load import Place
+    from secateur.search.outcome import Effort
+    from secateur.search.record import publish
+    from secateur.search.resources import Workload
+    from secateur.search.run import Files, Settings, split
+    from secateur.search.run import search as run
+
+    seconds = None if budget is None else _seconds(budget)
+    place = None if out is None else _place(out)
+    amounts, others = split(wanted)
+    settings = Settings(
+        wanted=amounts, strategy=strategy, effort=Effort(**(effort or {})), seconds=seconds, depth=depth,
+        axes=None if axes is None else tuple(axes), workload=Workload(context, sequences),
+        place=Place(device, dtype), **others,  # type: ignore[arg-type]  # it is judged when it is resolved
+    )  # fmt: skip
+    files = Files(None if work is None else Path(work), None if table is None else Path(table))
+    told = progress or (lambda label, done, total: None)
+    with joined(), _opened(model) as opened:
+        found = run(
+            opened, _texts(text), settings, files, stats=_stats(stats, opened), restart=restart,
+            watch=watch or (lambda arena: None), progress=told,
+        )  # fmt: skip
+        if place is not None:
+            publish(found.plan, found.record, place)
+    return found
 
 
 def prune(
@@ -372,6 +436,12 @@ def _stats(stats: Stats | str | Path | None, model: Model) -> Stats | None:
     from secateur.calibration.stats import load_stats
 
     return load_stats(Path(stats), model) if isinstance(stats, str | Path) else stats
+
+
+def _seconds(budget: str | float) -> float:
+    from secateur.search.budget import parse_duration
+
+    return parse_duration(budget) if isinstance(budget, str) else float(budget)
 
 
 def _methods(methods: str | Sequence[str]) -> tuple[str, ...]:

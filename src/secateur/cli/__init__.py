@@ -20,6 +20,7 @@ from secateur.cli import (
     recipe,
     repair,
     report,
+    search,
     verify,
 )
 from secateur.cli.common import err
@@ -36,7 +37,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verb in (inspect, calibrate, plan, prune, repair, convert, verify, distill, eval, report, recipe, expand, demo):
+for verb in (
+    inspect,
+    calibrate,
+    plan,
+    search,
+    prune,
+    repair,
+    convert,
+    verify,
+    distill,
+    eval,
+    report,
+    recipe,
+    expand,
+    demo,
+):
     app.command(verb.NAME, help=verb.HELP)(verb.run)
 
 

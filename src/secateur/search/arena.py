@@ -12,10 +12,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import torch
 
 from secateur.errors import BudgetError
 from secateur.pruning.plan import Plan
@@ -27,6 +26,7 @@ from secateur.search.heal import heal, whole_steps
 from secateur.search.journal import Journal
 from secateur.search.outcome import Effort
 from secateur.search.planned import costs_of, planned
+from secateur.search.processes import gathered, rank, world
 from secateur.search.stages import Score, Shape, Stage
 
 S = TypeVar("S", bound=Shape)
@@ -84,10 +84,10 @@ class Arena:
         """Measure one after the other (under torchrun as many as there are processes) while there is time, at least
         once; returns those that were."""
         done: list[S] = []
-        for start in range(0, len(shapes), _world()):
+        for start in range(0, len(shapes), world()):
             if done and not self.goes_on():
                 break
-            some = list(shapes[start : start + _world()])
+            some = list(shapes[start : start + world()])
             self.score(some, stage)
             done += some
         return done
@@ -100,9 +100,9 @@ class Arena:
         known = {s: self.journal.get(s, stage) for s in shapes} if self.journal is not None else {}
         mine = [s for s in shapes if known.get(s) is None]
         fresh: dict[S, Score] = {}
-        for shape in mine[_rank() :: _world()]:
+        for shape in mine[rank() :: world()]:
             fresh[shape] = self._measure(shape, stage)
-        for found in _gathered(fresh):
+        for found in gathered(fresh):
             known |= found
         for shape in shapes:
             score = known[shape]
@@ -116,7 +116,7 @@ class Arena:
         else:
             kl, nll = self._compared(shape, stage)
         now = time.perf_counter()
-        score = Score(kl, nll, (now - self._mark) / _world())
+        score = Score(kl, nll, (now - self._mark) / world())
         self._mark = now
         if self.journal is not None:
             self.journal.add(shape, stage, score)
@@ -177,20 +177,3 @@ class Arena:
 def _worth(best: Best) -> tuple[int, int, float]:
     """Smaller is better: stages that read and train more decide before the KL does."""
     return -best.stage.heal, -len(best.stage.windows), best.score.kl
-
-
-def _world() -> int:
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
-
-def _rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
-def _gathered(found: dict[S, Score]) -> list[dict[S, Score]]:
-    """What every process found."""
-    if _world() == 1:
-        return [found]
-    every: list[Any] = [None] * _world()
-    torch.distributed.all_gather_object(every, found)
-    return every

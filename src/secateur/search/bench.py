@@ -19,7 +19,7 @@ from secateur.anatomy.effective import effective_config
 from secateur.calibration.skeleton import quiet
 from secateur.calibration.stats import Stats, check_windows
 from secateur.errors import CheckpointError
-from secateur.importance import CRITERIA, Scores, changed_axes, keep_best
+from secateur.importance import CRITERIA, Scores, changed_axes, default_score, keep_best
 from secateur.importance.depth import skipping
 from secateur.importance.whole import decoder_layers, load_whole
 from secateur.kernels import fast
@@ -55,7 +55,7 @@ class Bench:
             if ids is not None:
                 check_windows(model, ids)
         self.model, self.windows, self.lessons, self.stats = model, windows, lessons, stats
-        self.criterion = criterion or ("magnitude" if stats is None else "activation")
+        self.criterion = criterion or default_score(stats is not None)
         self.batch, self.seed = batch, seed
         self.parent = Remembered(lambda: self.whole, windows, batch=batch)
         self.tutor = None if lessons is None else Remembered(lambda: self.whole, lessons, batch=batch)

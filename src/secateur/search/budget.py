@@ -21,6 +21,8 @@ from secateur.search.resources import RESOURCES, Meter, Resource, Workload
 #: One sequence of the default context.
 PLAIN = Workload()
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
+_LONG = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*(s|min|m|h)\s*", re.IGNORECASE)
 _RELATIVE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*x\s*", re.IGNORECASE)
 _TIME = re.compile(r"\s*(\d+(?:\.\d+)?(?:e-?\d+)?)\s*([a-zµ]+)\s*", re.IGNORECASE)
 
@@ -54,6 +56,15 @@ def _parse_time(text: str, whole: float, name: str) -> float:
     if value <= 0:
         raise UsageError(f"--{name} {text!r} leaves nothing; give an amount above zero")
     return value
+
+
+def parse_duration(text: str) -> float:
+    """``30min``, ``2h``, ``90s`` -> seconds. Raises UsageError for anything else."""
+    match = _DURATION.fullmatch(text)
+    seconds = float(match[1]) * _LONG[match[2].lower()] if match else 0.0
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"--budget {text!r} is no length of time; write 30min, 2h or 90s")
+    return seconds
 
 
 @dataclass(frozen=True, slots=True)

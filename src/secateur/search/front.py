@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,8 +55,12 @@ def to_json(point: Point, front: bool) -> dict[str, Any]:
         "stage": point.stage.name,
         "heal": point.stage.heal,
         "windows": len(point.stage.windows),
-        "kl": point.score.kl,
-        "nll": point.score.nll,
+        "kl": _finite(point.score.kl),
+        "nll": _finite(point.score.nll),
         "costs": dict(point.costs),
         "front": front,
     }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
