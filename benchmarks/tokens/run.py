@@ -1,0 +1,61 @@
+"""The driver: ``python -m benchmarks.tokens.run quality --parent CHECKPOINT --name NAME``; see the package."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from benchmarks.halving.units import run_all
+from benchmarks.tokens import clip, quality, schedules
+from benchmarks.tokens.bench import WINDOWS, Bench
+
+from secateur.errors import SecateurError
+from secateur.kernels import fast
+
+RESULTS = Path(__file__).parents[1] / "results"
+EXPERIMENTS: dict[str, Any] = {"quality": quality, "clip": clip, "schedule": schedules}
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(prog="python -m benchmarks.tokens.run", description="Run what has no result yet.")
+    p.add_argument("experiments", nargs="+", choices=sorted(EXPERIMENTS))
+    p.add_argument("--parent", type=Path, required=True, help="checkpoint of the trained parent")
+    p.add_argument("--name", required=True, help="what tables call it")
+    p.add_argument("--data", type=Path, default=os.environ.get("SECATEUR_DATA"), help="folder of text files")
+    p.add_argument("--work", type=Path, required=True, help="token cache")
+    p.add_argument("--results", type=Path, default=RESULTS)
+    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    p.add_argument("--prompts", type=int, nargs="+", default=[512], choices=sorted(WINDOWS))
+    return p.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    transformers.logging.set_verbosity_error()
+    settings = parse(arguments)
+    torch.set_num_threads(1)
+    bench = Bench(settings.parent, settings.name, settings.data and Path(settings.data), settings.work)
+    try:
+        with fast(bench.network):
+            for name in settings.experiments:
+                module = EXPERIMENTS[name]
+                path = settings.results / module.FILE
+                units = module.units(bench, settings.seeds, settings.prompts)
+                count = run_all(units, path, settings.work / "locks", say)
+                say(f"{name}: {count} units run, results in {path}")
+    except SecateurError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def say(text: str) -> None:
+    print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
