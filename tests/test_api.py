@@ -67,6 +67,7 @@ def test_the_whole_road(place: Path, tmp_path: Path) -> None:
     record = json.loads((tmp_path / "child" / "secateur.json").read_text())
     assert record["settings"]["score"] == "contribution" and record["repair"]["text"] == [str(text)]
     assert {a["method"] for a in record["repair"]["attempts"]} == {"least squares"}
+    assert json.loads((tmp_path / "child" / "importance.json").read_text())["criterion"] == "contribution"
     healed = sc.distill(child, text, teacher=parent, tokens="1k", length=32, batch=4, lr=3e-3, out=tmp_path / "healed")
     results = tmp_path / "results.json"
     found = sc.evaluate([child, healed], text, parent=parent, limit="2kB", window=32, out=results)

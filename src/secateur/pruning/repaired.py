@@ -13,7 +13,6 @@ import torch
 from secateur.calibration.stats import Stats
 from secateur.checkpoint import publish
 from secateur.errors import UsageError
-from secateur.importance.document import IMPORTANCE
 from secateur.model import Model, open_model
 from secateur.pruning.plan import Plan
 from secateur.pruning.repair.run import RepairSettings, repair
@@ -65,8 +64,6 @@ def prune_repaired(
             )
             with repaired:
                 pass
-        if (unrepaired / IMPORTANCE).exists():
-            (unrepaired / IMPORTANCE).rename(staging / IMPORTANCE)
         shutil.rmtree(unrepaired)
         for path in list((staging / "repaired").iterdir()):
             path.rename(staging / path.name)

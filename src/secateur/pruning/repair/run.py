@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from secateur.checkpoint import DTYPES, TensorSpec, publish, require_space, write_json, write_tensors
 from secateur.checkpoint.passengers import copy_passengers, list_passengers
 from secateur.errors import UsageError
+from secateur.importance.document import IMPORTANCE
 from secateur.model import Model, open_model
 from secateur.pruning.provenance import FILE, versions
 from secateur.pruning.recorded import read_record, recorded_cut
@@ -100,6 +102,8 @@ def _write(child: Model, work: LayerRepair, folder: Path, about: Mapping[str, An
     write_tensors(folder, specs, produce)
     write_json(folder / "config.json", child.raw)
     copy_passengers(child.folder, folder, list_passengers(child.folder))
+    if (child.folder / IMPORTANCE).exists():  # the scores behind the cut are still those
+        shutil.copy2(child.folder / IMPORTANCE, folder / IMPORTANCE)
     write_json(folder / FILE, entry)
 
 
