@@ -2,7 +2,9 @@
 
 The calls of all blocks (masks, positions) are recorded once by running the model with recorders in their place. Then,
 layer by layer: fill the block from disk, run every batch through it while observers look on, optionally edit its
-weights and run again, free it. Memory: one block, the hidden states of all batches, what observers collect.
+weights and run again, free it; meanwhile the next block's tensors are read. Memory: one block and the tensors of the
+next, the rows of the embedding that the text names, the hidden states of all batches (or of one, with ``spill``), what
+observers collect.
 
 Progress and resuming are here and nowhere else. Under torchrun every rank walks its share of the batches and observers
 are summed at the end.
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +24,8 @@ from torch import nn
 
 from secateur.anatomy import layout as lo
 from secateur.anatomy.anatomy import Anatomy
-from secateur.calibration.journal import Journal
+from secateur.calibration.journal import WalkJournal
+from secateur.calibration.ranks import add_up, rank_and_world
 from secateur.calibration.skeleton import Skeleton, quiet
 from secateur.errors import UsageError
 from secateur.kernels import fast
@@ -34,12 +37,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One loaded decoder layer as observers see it. ``kinds``: its sub-blocks, in order."""
+    """One loaded decoder layer as observers see it. ``kinds``: its sub-blocks, in order.
+
+    ``reload``: fills the block from disk again, and from what the walk was told has changed.
+    """
 
     index: int
     kinds: tuple[str, ...]
     block: nn.Module
     anatomy: Anatomy
+    reload: Callable[[], object] = lambda: None
 
     def module(self, name: str) -> nn.Module | None:
         """The sub-module that holds the on-disk tensor ``name`` (relative to the layer), None when it is fused away."""
@@ -84,13 +91,17 @@ class Walk:
     """What is left after a walk: the last hidden states per batch, and the skeleton with its stem loaded."""
 
     skeleton: Skeleton
-    hidden: list[torch.Tensor]
+    hidden: Sequence[torch.Tensor]
     arity: Mapping[type, int]
 
-    @torch.no_grad()
     def logits(self, batch: int) -> torch.Tensor:
         """Logits of one batch, shape (batch, tokens, vocab), through final norm and head."""
-        states = self.hidden[batch]
+        return self.head(self.hidden[batch])
+
+    @torch.no_grad()
+    def head(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits (batch, tokens, vocab) of hidden states (batch, tokens, hidden); loads the head when first asked."""
+        self.skeleton.load_head()
         ids = torch.zeros(states.shape[:2], dtype=torch.long, device=self.skeleton.device)
         with _replaced(self.skeleton, self.arity, lambda index, given: states):
             logits: torch.Tensor = self.skeleton.model(ids, use_cache=False).logits
@@ -105,26 +116,30 @@ def walk(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     edit: Edit | None = None,
+    changed: Mapping[str, torch.Tensor] | None = None,
     journal: Path | None = None,
+    hidden: MutableSequence[torch.Tensor] | None = None,
     progress: Progress | None = None,
 ) -> Walk:
     """Stream ``batches`` (token ids, each (batch, tokens)) through the model.
 
-    ``journal``: a folder from which an interrupted walk resumes at the layer it was in. Raises UsageError without
-    batches.
+    ``changed``: on-disk names and tensors that stand in for those on disk from now on; an edit may add to it and
+    reload its layer. ``journal``: a folder from which an interrupted walk resumes at the layer it was in. Raises
+    UsageError without batches. ``hidden``: an empty list for the hidden states, where they shall not be in memory (see
+    :mod:`secateur.calibration.spill`).
     """
     if not batches:
         raise UsageError("no calibration text: the walker got no batch")
     mine = _share(batches)
-    stream = open_stream(model, mine, dtype=dtype, device=device)
-    book = Journal(journal, model, mine) if journal is not None else None
-    start = book.resume(stream.hidden, observers) if book is not None else 0
+    stream = open_stream(model, mine, dtype=dtype, device=device, changed=changed, hidden=hidden)
+    book = WalkJournal(journal, model, mine, observers, dtype) if journal is not None else None
+    start = book.resume(stream.hidden) if book is not None else 0
     total = model.anatomy.n_layers * len(mine)
     for index in range(start, model.anatomy.n_layers):
         with stream.loaded(index) as layer:
             _one_layer(layer, stream, observers, edit)
         if book is not None:
-            book.save(index + 1, stream.hidden, observers)
+            book.save(index + 1, stream.hidden)
         if progress is not None:
             progress((index + 1) * len(mine), total)
     if book is not None:
@@ -138,17 +153,18 @@ class Stream:
     """Text on its way through one model: ``hidden[b]`` is the residual stream of batch b before the next layer."""
 
     skeleton: Skeleton
-    hidden: list[torch.Tensor]
+    hidden: MutableSequence[torch.Tensor]
     calls: _Calls
 
     @contextlib.contextmanager
     def loaded(self, index: int) -> Iterator[Layer]:
-        """Layer ``index`` with its weights and fast kernels, given back afterwards."""
+        """Layer ``index`` with its weights and fast kernels, given back afterwards; the next one is on its way."""
         anatomy = self.skeleton.source.anatomy
         block = self.skeleton.load(index)
+        self.skeleton.ahead(index + 1)
         try:
             with fast(block):
-                yield Layer(index, anatomy.kinds[index], block, anatomy)
+                yield Layer(index, anatomy.kinds[index], block, anatomy, functools.partial(self.skeleton.load, index))
         finally:
             self.skeleton.free(index)
 
@@ -160,12 +176,21 @@ class Stream:
 
 
 def open_stream(
-    model: Model, batches: Sequence[torch.Tensor], *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    model: Model,
+    batches: Sequence[torch.Tensor],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    changed: Mapping[str, torch.Tensor] | None = None,
+    hidden: MutableSequence[torch.Tensor] | None = None,
 ) -> Stream:
-    """Embed ``batches`` and record every block's call. Memory: the stem and the hidden states."""
-    skeleton = Skeleton(model, dtype=dtype, device=device)
-    skeleton.load_stem()
-    hidden, calls = _record(skeleton, batches)
+    """Embed ``batches`` and record every block's call. Memory: what stands outside the layers, of the embedding the
+    rows of the text; the hidden states, which go into the empty list ``hidden`` where one is given."""
+    skeleton = Skeleton(model, dtype=dtype, device=device, changed=changed)
+    skeleton.load_stem(torch.cat([b.flatten() for b in batches]))
+    hidden = [] if hidden is None else hidden
+    calls = _record(skeleton, batches, hidden)
+    skeleton.look_up(torch.zeros(1, dtype=torch.long))  # what a head is run on, see Walk.head
     return Stream(skeleton, hidden, calls)
 
 
@@ -178,13 +203,16 @@ def _one_layer(layer: Layer, stream: Stream, observers: Sequence[Observer], edit
             out = stream.calls.run(layer.block, layer.index, b, before)
             for o in observers:
                 o.block(layer, before, out)
-            after.append(out)
+            if edit is None:
+                stream.hidden[b] = out
+            else:
+                after.append(out)
     finally:
         for h in handles:
             h.remove()
     if edit is not None and edit(layer):
         stream.advance(layer)
-    else:
+    elif edit is not None:
         stream.hidden[:] = after
 
 
@@ -267,9 +295,9 @@ def _replaced(
 
 
 @torch.no_grad()
-def _record(skeleton: Skeleton, batches: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], _Calls]:
-    """(hidden states entering layer 0, per batch; the calls of every layer)."""
-    calls, hidden = _Calls(), []
+def _record(skeleton: Skeleton, batches: Sequence[torch.Tensor], hidden: MutableSequence[torch.Tensor]) -> _Calls:
+    """The calls of every layer; the hidden states entering layer 0 are appended to ``hidden``, per batch."""
+    calls = _Calls()
     calls.arity = _arity(skeleton, batches[0][:1, :8])
     stands: dict[int, nn.Module] = {}
 
@@ -284,7 +312,7 @@ def _record(skeleton: Skeleton, batches: Sequence[torch.Tensor]) -> tuple[list[t
     with _stands(skeleton, stands):
         for calls.batch, ids in enumerate(batches):
             _body(skeleton.model)(ids.to(skeleton.device), use_cache=False)
-    return hidden, calls
+    return calls
 
 
 class _FoundError(Exception):
@@ -324,9 +352,7 @@ def _body(model: Any) -> nn.Module:
 
 def _share(batches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """This rank's batches."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return list(batches)
-    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    rank, world = rank_and_world()
     if len(batches) < world:
         raise UsageError(f"{len(batches)} calibration batches do not go round {world} processes; give more samples")
     return list(batches)[rank::world]
@@ -334,8 +360,5 @@ def _share(batches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 def reduce_states(observers: Sequence[Observer]) -> None:
     """Sum observers' states over all ranks (no-op in a single process)."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return
     for o in observers:
-        for key in sorted(o.state):
-            torch.distributed.all_reduce(o.state[key])
+        add_up(o.state)
