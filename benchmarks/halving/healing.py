@@ -13,6 +13,7 @@ from benchmarks.halving.bench import Bench
 from benchmarks.halving.children import make
 from benchmarks.halving.heal import heal
 from benchmarks.halving.units import Unit
+from benchmarks.parents.processes import computes_in_bf16
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from secateur.model import open_model
@@ -27,21 +28,25 @@ RUNS: dict[str, tuple[str, float, float]] = {
     "pruned + CE": ("pruned", 1.0, 1e-3),
     "scratch + CE": ("scratch", 1.0, 3e-3),
     "scratch + KD": ("scratch", 0.0, 3e-3),
+    "pruned + KD, long": ("pruned", 0.0, 2e-3),
 }
 TOKENS, EVERY = 307_200, 102_400
+LONGER = {"pruned + KD, long": 921_600}
 
 
 def units(bench: Bench, seeds: Sequence[int], shapes: Sequence[str]) -> Iterator[Unit]:
     for name in RUNS:
         for seed in seeds:
-            settings = {"run": name, "shape": SHAPE, "seed": seed, "rate": RUNS[name][2], "tokens": TOKENS}
+            settings = {"run": name, "shape": SHAPE, "seed": seed, "rate": RUNS[name][2]}
+            settings["tokens"] = LONGER.get(name, TOKENS)
             settings |= {"parent": bench.digest, "judge": bench.judge, "rows": bench.rows, "samples": bench.samples}
             yield Unit(settings, partial(_run, bench, name, seed))
 
 
 def recipe(seed: int, ce: float, rate: float, tokens: int) -> Settings:
-    """4 windows of 512 tokens a step, bf16 over float32 weights."""
-    return Settings(tokens=tokens, batch=4, micro_batch=4, lr=rate, ce=ce, seed=seed, bf16=True, save_every=50)
+    """4 windows of 512 tokens a step; bf16 over float32 weights where the processor has it."""
+    bf16 = computes_in_bf16(torch.device("cpu"), "auto")
+    return Settings(tokens=tokens, batch=4, micro_batch=4, lr=rate, ce=ce, seed=seed, bf16=bf16, save_every=50)
 
 
 def _run(bench: Bench, name: str, seed: int) -> dict[str, Any]:
@@ -49,7 +54,7 @@ def _run(bench: Bench, name: str, seed: int) -> dict[str, Any]:
     student = pruned(bench, SHAPE, seed) if start == "pruned" else random_twin(bench, SHAPE, seed)
     teacher = None if ce == 1 else bench.parent
     work = bench.work / "healing" / f"{name.replace(' + ', '-')}-{seed}"
-    return heal(bench, student, teacher, recipe(seed, ce, rate, TOKENS), EVERY, work)
+    return heal(bench, student, teacher, recipe(seed, ce, rate, LONGER.get(name, TOKENS)), EVERY, work)
 
 
 def pruned(bench: Bench, shape: str, seed: int) -> Path:

@@ -89,12 +89,13 @@ def headline(lines: list[Line], long: list[Line]) -> str:
     budget_tokens, rows = long[0]["settings"]["tokens"], []
     target = statistics.mean(values(long, "loss"))
     points = long[0]["result"]["curve"] + [[budget_tokens, long[0]["result"]["loss"]]]
-    for line in pick(lines, run="pruned + KD"):
+    for line in (*pick(lines, run="pruned + KD"), *pick(lines, run="pruned + KD, long")):
         tokens, result = line["settings"]["tokens"], line["result"]
         same = first_below(points, result["loss"])
         took = first_below(result["curve"], target)
         rows.append(
             [
+                f"{tokens:,}",
                 str(line["settings"]["seed"]),
                 f"{took:,} ({budget_tokens / took:.0f}x fewer)" if took else f"not in {tokens:,}",
                 f"{result['loss']:.3f}",
@@ -103,8 +104,8 @@ def headline(lines: list[Line], long: list[Line]) -> str:
         )
     text = f"Scratch + CE on {budget_tokens:,} tokens: {spread(values(long, 'loss'))} nats/token, "
     text += f"{spread(values(long, 'bits_per_byte'))} bits/byte.\n\n"
-    head = ["seed", "prune + KD reaches that after", "prune + KD at its end", "scratch reaches that after"]
-    return text + table(head, sorted(rows))
+    head = ["schedule", "seed", "prune + KD reaches that after", "prune + KD at its end", "scratch reaches that after"]
+    return text + table(head, rows)
 
 
 def first_below(points: Sequence[Sequence[float]], target: float) -> int | None:
