@@ -20,7 +20,9 @@ from secateur.pruning.configure import child_config
 from secateur.pruning.conversions import offers
 from secateur.pruning.grid import search
 from secateur.pruning.marginal import Budget, search_marginal
+from secateur.pruning.removed import Unit, parse_unit, split
 from secateur.pruning.shape import public_axis, resolve
+from secateur.pruning.silenced import shrunk
 
 VERSION = 1
 _MAX_FILE = 16 << 20  # bytes; a plan is a few kB
@@ -29,7 +31,8 @@ _MAX_FILE = 16 << 20  # bytes; a plan is a few kB
 @dataclass(frozen=True, slots=True)
 class Plan:
     """``keep``: public size of every axis that changes. ``layers``: old indices that stay, or a count still to be
-    chosen by a score. ``before`` and ``after``: exact costs. ``importance``: the curves it was read from, as a document
+    chosen by a score. ``removed``: units that go inside of layers that stay (:mod:`secateur.pruning.removed`).
+    ``before`` and ``after``: exact costs, of what is stored. ``importance``: the curves it was read from, as a document
     (:mod:`secateur.importance.document`), where statistics decided.
     """
 
@@ -41,6 +44,7 @@ class Plan:
     after: Cost
     notes: tuple[str, ...] = field(default=())
     importance: Mapping[str, Any] | None = None
+    removed: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -52,6 +56,7 @@ class Plan:
             "before": self.before.to_json(),
             "after": self.after.to_json(),
             "notes": list(self.notes),
+            **({"removed": list(self.removed)} if self.removed else {}),
             **({"importance": dict(self.importance)} if self.importance is not None else {}),
         }
 
@@ -75,17 +80,20 @@ def make_plan(
     layers: Sequence[int] | int | None = None,
     stats: Stats | None = None,
     layer_score: str = "block-influence",
+    removed: Sequence[str] = (),
 ) -> Plan:
     """Choose a shape.
 
     ``keep``: public sizes that are given. ``layers``: indices that stay, or how many. ``params`` / ``bytes_``: a budget
     (absolute, or as in "60%"); axes that are not given are then shrunk to fit it and the result never exceeds it: with
     ``stats`` by what loses least importance per parameter, else along a profile of published shapes. ``layer_score``:
-    which layers go when ``layers`` is a number and there are ``stats``.
+    which layers go when ``layers`` is a number and there are ``stats``. ``removed``: units such as "scan 3" that go as
+    well; what all layers lose alike shrinks its axis.
     Raises BudgetError saying the closest shape when nothing fits.
     """
     anatomy = model.anatomy
-    given = dict(keep or {})
+    layers, units = _removed(model, removed, layers)
+    given = {**shrunk(units, layers, anatomy), **(keep or {})} if units else dict(keep or {})  # type: ignore[arg-type]
     sizes = _resolve_or_offer(model, given)
     if isinstance(layers, int) and stats is not None and 1 <= layers < anatomy.n_layers:
         layers = choose_layers(model, layers, layer_score, 0, stats)
@@ -111,7 +119,21 @@ def make_plan(
     changed = {n: new[n] for n in new if new[n] != now[n]}
     advice = tuple(_advice(model, sizes))
     family = anatomy.family.model_type
-    return Plan(family, model.config_sha256, changed, count, before, after, notes + advice, importance)
+    names = tuple(map(str, units))
+    return Plan(family, model.config_sha256, changed, count, before, after, notes + advice, importance, names)
+
+
+def _removed(
+    model: Model, removed: Sequence[str], layers: Sequence[int] | int | None
+) -> tuple[Sequence[int] | int | None, tuple[Unit, ...]]:
+    """(layers that stay, units that go inside of them)."""
+    if not removed:
+        return layers, ()
+    if isinstance(layers, int):
+        raise UsageError("removed units need the layers by name, not only their number")
+    left, units = split([parse_unit(text, model.anatomy) for text in removed], model.anatomy)
+    kept = tuple(i for i in left if layers is None or i in layers)
+    return kept, tuple(u for u in units if u.layer in kept)
 
 
 def _resolve_or_offer(model: Model, given: Mapping[str, int]) -> dict[str, int]:
@@ -180,4 +202,7 @@ def load_plan(path: Path, model: Model) -> Plan:
         raise UsageError(f"plan {path}: 'keep' is {keep!r}, expected axis names with whole numbers")
     if type(layers) is not int and not (isinstance(layers, list) and all(type(i) is int for i in layers)):
         raise UsageError(f"plan {path}: 'layers' is {layers!r}, expected a list of indices or a count")
-    return make_plan(model, keep=keep, layers=layers)
+    removed = data.get("removed", [])
+    if not isinstance(removed, list) or not all(isinstance(u, str) for u in removed):
+        raise UsageError(f"plan {path}: 'removed' is {removed!r}, expected a list of units such as 'scan 3'")
+    return make_plan(model, keep=keep, layers=layers, removed=removed)

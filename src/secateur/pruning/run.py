@@ -27,7 +27,9 @@ from secateur.pruning.cut import Cut, Target
 from secateur.pruning.norms import NormMode
 from secateur.pruning.plan import Plan
 from secateur.pruning.provenance import FILE, record
+from secateur.pruning.removed import parse_unit
 from secateur.pruning.shape import resolve
+from secateur.pruning.silenced import Silenced, dead
 from secateur.pruning.vocab_ids import apply_edits
 
 #: Told the bytes written so far and in all.
@@ -71,6 +73,8 @@ def prune(
     Raises SecateurError before anything is written when the plan, the score or the files do not allow the cut.
     """
     settings = settings or Settings()
+    units = [parse_unit(text, model.anatomy) for text in plan.removed]
+    model = Silenced(model, units) if units else model
     with scratch(out) as beside:
         cut, vocab, curves = _prepare(model, plan, out, settings, beside, stats, texts)
         targets = list(cut.targets())
@@ -85,6 +89,9 @@ def prune(
             after = before if settings.mask else cost(model, sizes, layers).to_json()
             about = {"score": settings.score, "seed": settings.seed, "mask": settings.mask, "norm": settings.norm}
             entry = record(model, cut, targets, hashes=hashes, settings=about, files=files, before=before, after=after)
+            if units:
+                stored = units, cut.layers, model.anatomy, model.anatomy if settings.mask else cut.child
+                entry["removed"] = {"units": list(plan.removed), "dead": dead(*stored)}
             write_json(staging / FILE, entry)
             if curves is not None:
                 write_json(staging / IMPORTANCE, curves)
@@ -121,6 +128,8 @@ def _prepare(
     if "v" in sizes and sizes["v"] != model.anatomy.sizes["v"]:
         vocab = choose_vocabulary(model, sizes["v"], beside, texts)
     scores = score_units(model, sizes, settings.score, settings.seed, stats)
+    if isinstance(model, Silenced):
+        scores = model.ranked(scores)
     keep = keep_best(model.anatomy, scores, sizes)
     curves = document(model.anatomy, settings.score, scores) if settings.score in MEASURED and scores else None
     if vocab is not None:

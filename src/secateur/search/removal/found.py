@@ -1,0 +1,115 @@
+"""What a removal search is asked with and comes back with, and two ways of walking that several methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from secateur.allocation.problem import Choice
+from secateur.search.removal.masked import Masked, Measure
+from secateur.search.removal.places import NOTHING, Ground, Removal
+
+#: Told what was reached: a line for people, and how many trials were measured so far.
+Watch = Callable[[str, int], None]
+
+
+def silent(text: str, trials: int) -> None:
+    """Watches nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing more is gone; ``cost``: what the search measured after it."""
+
+    gone: str
+    cost: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"gone": self.gone, "cost": self.cost}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """``removal`` with its ``cost`` by ``measure`` on the calibration text; ``trials`` measured on the way."""
+
+    removal: Removal
+    measure: Measure
+    cost: float
+    trials: int
+    steps: tuple[Step, ...] = ()
+    notes: tuple[str, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "removed": [str(u) for u in sorted(self.removal)],
+            "measure": self.measure,
+            "cost": self.cost,
+            "trials": self.trials,
+            "steps": [s.to_json() for s in self.steps],
+            "notes": list(self.notes),
+            **self.details,
+        }
+
+
+def found(work: Masked, removal: Removal, measure: Measure, trials: int = 0, **more: Any) -> Found:
+    """A result whose cost is measured on all text."""
+    return Found(removal, measure, float(work.costs([removal])[measure][0]), trials, **more)
+
+
+def greedy(
+    work: Masked,
+    ground: Ground,
+    measure: Measure,
+    *,
+    already: Removal = NOTHING,
+    watch: Watch = silent,
+) -> Found:
+    """Remove the level that costs least, measure the others again without it, until the budget is kept.
+
+    ``already``: what went before this search. Raises BudgetError when nothing more may go.
+    """
+    choice, trials, steps = ground.nothing, 0, []
+    while not ground.fits(choice):
+        options = [c for c in ground.raised(choice) if already | ground.removal(c) != already | ground.removal(choice)]
+        if not options:
+            raise ground.short(choice)
+        base = already | ground.removal(choice)
+        costs = work.costs([already | ground.removal(c) for c in options], base=base)[measure]
+        best = int(costs.argmin())
+        trials += len(options)
+        steps.append(Step(_risen(ground, choice, options[best]), float(costs[best])))
+        choice = options[best]
+        watch(f"{len(steps)} gone, last {steps[-1].gone}: {measure} {steps[-1].cost:.4f}", trials)
+    removal = work.removal(already | ground.removal(choice))
+    return found(work, removal, measure, trials, steps=tuple(steps))
+
+
+def one_shot(ground: Ground, scores: Sequence[Sequence[float]] | Tensor) -> Choice:
+    """Remove levels from the lowest score on, each if the config can say the rest, until the budget is kept.
+
+    ``scores``: per place one number per level; a place's levels go in their order. Raises BudgetError when it cannot.
+    """
+    choice = ground.nothing
+    while not ground.fits(choice):
+        options = ground.raised(choice)
+        if not options:
+            raise ground.short(choice)
+        choice = min(options, key=lambda c: _next_score(choice, c, scores))
+    return choice
+
+
+def _next_score(before: Choice, after: Choice, scores: Any) -> float:
+    i = next(i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b)
+    return float(scores[i][after[i] - 1])
+
+
+def _risen(ground: Ground, before: Choice, after: Choice) -> str:
+    i = next(i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b)
+    return str(ground.places[i].levels[after[i] - 1])
+
+
+__all__ = ["Found", "Step", "Watch", "found", "greedy", "one_shot", "silent"]

@@ -1,0 +1,1 @@
+from tests.contract.conftest import parents as parents
