@@ -15,6 +15,7 @@ import torch
 from secateur.anatomy.anatomy import Anatomy, TensorDecl
 from secateur.checkpoint import DTYPES, TensorStore, read_config
 from secateur.checkpoint.hub import resolve
+from secateur.checkpoint.quantized import is_packed, open_quantized
 from secateur.errors import CheckpointError, ConfigError
 
 #: Weights a cut can work on; everything else is a quantised or damaged checkpoint.
@@ -32,7 +33,8 @@ class Model:
         self.source, self.folder, self.store = source, folder, store
         self.raw = dict(raw)
         _refuse_quantized(self.raw)
-        anatomy = Anatomy(raw)
+        self.raw.pop("quantization_config", None)  # what is read here is dense
+        anatomy = Anatomy(self.raw)
         self.anatomy: Anatomy = anatomy if store is None else anatomy.with_root(list(store.tensors))
         self.left: dict[str, str] = {}
         if store is not None:
@@ -113,12 +115,16 @@ def open_model(source: str | Path, *, revision: str | None = None) -> Model:
     raw = read_config(found)
     names = {p.name for p in found.iterdir()}
     only_config = not any(n.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".index.json")) for n in names)
-    return Model(str(source), found, raw, None if only_config else TensorStore.open(found))
+    if only_config:
+        return Model(str(source), found, raw, None)
+    packed = raw.get("quantization_config", {})
+    store = open_quantized(found, packed) if is_packed(packed) else TensorStore.open(found)
+    return Model(str(source), found, raw, store)
 
 
 def _refuse_quantized(raw: Mapping[str, Any]) -> None:
     quantization = raw.get("quantization_config")
-    if quantization:
+    if quantization and not is_packed(quantization):
         method = quantization.get("quant_method", "?") if isinstance(quantization, dict) else quantization
         raise ConfigError(
             f"config.json: the checkpoint is quantized ({method}); packed weights cannot be cut",

@@ -25,7 +25,7 @@ def solution(problem: Problem, codes: Tensor, grid: Grid, form: Format, **notes:
         parts["zero"] = grid.zero.to(torch.int8)
     weight = dense(parts).double()
     nbytes = packed_bytes(m, d, groups, form, problem.dtype.itemsize)
-    noted = {"bits": form.bits, "group": d // groups, "symmetric": form.symmetric, **notes}
+    noted = {"bits": form.bits, "group": d // groups if form.group else 0, "symmetric": form.symmetric, **notes}
     return Solution(weight, parts, problem.gram.error(problem.weight - weight), nbytes, noted)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from secateur.errors import UsageError
 from secateur.layerwise.base import Method, Problem, Solution
 from secateur.layerwise.quantize.grids import Format, Grid, Search, fit
 from secateur.layerwise.quantize.packed import solution
@@ -30,14 +31,16 @@ class Settings:
 
 
 def solve(problem: Problem, settings: Settings) -> Solution:
-    """Nearest values; needs the Gram's diagonal only with ``search="gram"``."""
+    """Nearest values; looks at inputs only with ``search="gram"``."""
     form = Format(settings.bits, settings.group, settings.symmetric)
     grid = grid_of(problem, form, settings.search)
     return solution(problem, codes_of(problem.weight, grid), grid, form)
 
 
 def grid_of(problem: Problem, form: Format, search: Search) -> Grid:
-    """The grid of every group of the weight, (m, groups)."""
+    """The grid of every group of the weight, (m, groups). Raises UsageError for a search by inputs nobody saw."""
+    if search == "gram" and not problem.gram.tokens:
+        raise UsageError("--search gram looks at activations, and no text is given", hint="give it with --text")
     m, d = problem.weight.shape
     blocks = problem.weight.reshape(m, -1, form.width(d))
     weights = problem.gram.matrix.diagonal().reshape(blocks.shape[1:]) if search == "gram" else None
@@ -49,4 +52,4 @@ def codes_of(weight: Tensor, grid: Grid) -> Tensor:
     return grid.codes(weight.reshape(weight.shape[0], grid.scale.shape[1], -1)).reshape(weight.shape)
 
 
-METHOD = Method("rtn", "round to nearest, with a search for the range", "diagonal", Settings, solve)
+METHOD = Method("rtn", "round to nearest, with a search for the range", "nothing", Settings, solve)
