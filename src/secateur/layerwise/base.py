@@ -15,8 +15,13 @@ from typing import Any, Literal
 
 import torch
 
-from secateur.errors import UsageError
+from secateur.errors import SecateurError, UsageError
 from secateur.layerwise.gram import Gram
+
+
+class Unfit(SecateurError):  # noqa: N818  # no failure of the run: the linear stays as it is, and the audit says why
+    """Raised by a method for a linear it cannot work on (inputs that do not divide into groups, say)."""
+
 
 Needs = Literal["nothing", "diagonal", "gram"]
 """What a method reads: weights only, the squared norm of each input (``gram.matrix.diagonal()``), or all of it."""

@@ -34,7 +34,7 @@ class Gram:
 
     @classmethod
     def zeros(cls, width: int, device: torch.device | str = "cpu") -> Gram:
-        """No text yet."""
+        """No text yet; of ``width`` 0 where there will be none."""
         return cls(torch.zeros(width, width, dtype=torch.float64, device=device))
 
     @classmethod
@@ -91,7 +91,10 @@ class Gram:
         return upper
 
     def error(self, delta: torch.Tensor) -> float:
-        """tr(delta C delta^T): squared error of the outputs when the weight changes by ``delta`` (m, d)."""
+        """tr(delta C delta^T): squared error of the outputs when the weight changes by ``delta`` (m, d); nan without a
+        Gram."""
+        if not self.width:
+            return math.nan
         d = delta.double()
         return float(((d @ self.matrix) * d).sum())
 

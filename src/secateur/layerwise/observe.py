@@ -1,0 +1,152 @@
+"""Grams of one layer's linears while it runs: one for each input, however many linears read it.
+
+State, in the walker's sense, until the layer is edited: ``"<i>/matrix"`` (d, d) float64, or (d,) where a method needs
+the diagonal only, and ``"<i>/tokens"``. The last batch judges: its inputs are kept instead of summed, so that the error
+a Gram predicts can be measured on text it was not made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.calibration.experts import fused, run_expert
+from secateur.calibration.walker import Layer
+from secateur.errors import LayoutError
+from secateur.layerwise.base import Needs
+from secateur.layerwise.gram import Gram
+from secateur.layerwise.places import Place, places
+from secateur.layerwise.watch import Watch
+
+Key = tuple[str, int]
+"""A linear: name of its tensor on disk, which matrix of it."""
+
+
+@dataclass
+class _Call:
+    """One run of the block: which inputs were met so far. Inputs are held, so that no other takes their address."""
+
+    seen: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    held: list[torch.Tensor] = field(default_factory=list)
+
+
+class Grams:
+    """Observes the linears of every layer, or those that ``wanted`` names."""
+
+    def __init__(self, needs: Needs, batches: int, wanted: Callable[[Place], bool] = lambda place: True) -> None:
+        self.state: dict[str, torch.Tensor] = {}
+        self.needs, self.batches, self.wanted = needs, batches, wanted
+        self.places: list[Place] = []
+        self.judged: dict[str, torch.Tensor] = {}
+        self._of: dict[Key, str] = {}
+        self._leader: dict[str, Key] = {}
+        self._call, self._calls = _Call(), 0
+
+    def __repr__(self) -> str:
+        return f"Grams(v1, {self.needs})"
+
+    def attach(self, layer: Layer) -> list[Any]:
+        """Watch every linear's weight; the experts' module shows theirs."""
+        self.places = [p for p in places(layer) if self.wanted(p)]
+        self._calls = 0
+        if self.needs == "nothing":
+            return []
+        handles: list[Any] = [layer.block.register_forward_pre_hook(self._begin)]
+        for place in self.places:
+            if place.module is not None:
+                handles.append(Watch(place.module, place.attribute, self._look(place)))
+        experts, routed = fused(layer), [p for p in self.places if p.role in ("first", "second")]
+        if experts is not None and routed:
+            handles.append(experts.register_forward_pre_hook(lambda m, args: self._experts(m, routed, *args)))
+        return handles
+
+    def block(self, layer: Layer, before: torch.Tensor, after: torch.Tensor) -> None:
+        """A batch is through: its inputs are let go."""
+        self._call = _Call()
+
+    def _begin(self, block: nn.Module, args: tuple[Any, ...]) -> None:
+        self._call, self._calls = _Call(), self._calls + 1
+
+    def _look(self, place: Place) -> Callable[[torch.Tensor, bool], None]:
+        def note(x: torch.Tensor, input_first: bool) -> None:
+            if input_first != place.input_first:
+                raise LayoutError(f"{place.name!r} is used the other way round than its layout was read")
+            if place.role == "blocks":
+                for i, each in enumerate(x):
+                    self._note((place.name, i), each)
+            else:
+                self._note((place.name, 0), x)
+
+        return note
+
+    @torch.no_grad()
+    def _experts(
+        self, module: Any, routed: list[Place], hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor
+    ) -> None:
+        """hidden (tokens, width), chosen (tokens, experts per token)."""
+        hidden = hidden.reshape(-1, hidden.shape[-1])
+        for e in range(module.down_proj.shape[0]):
+            read = hidden[torch.where(chosen == e)[0]]
+            inner, _ = run_expert(module, e, read)
+            for place in routed:
+                if place.expert in (None, e):
+                    self._note((place.name, 0 if place.expert == e else e), read if place.role == "first" else inner)
+
+    def _note(self, key: Key, x: torch.Tensor) -> None:
+        """Add ``x`` (.., d) to the Gram of ``key``, unless another linear that reads it has done so."""
+        layout = (x.numel(), x.shape[-1]) if x.is_contiguous() else (x.shape, x.stride())
+        identity = (x.data_ptr(), x._version, *layout)
+        met = self._call.seen.get(identity) if x.numel() else None
+        gram = self._of.setdefault(key, met or str(len(self._leader)))
+        leader = self._leader.setdefault(gram, key)
+        if met == gram or (leader != key and not x.numel()):
+            return
+        if leader != key:
+            raise LayoutError(f"{key[0]!r} and {leader[0]!r} read one input in one batch and two in another")
+        self._call.seen[identity] = gram
+        self._call.held.append(x)
+        self._add(gram, x.detach().reshape(-1, x.shape[-1]))
+
+    def _add(self, gram: str, x: torch.Tensor) -> None:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        matrix, tokens = f"{gram}/matrix", f"{gram}/tokens"
+        if matrix not in self.state:
+            size = (x.shape[-1],) * (1 if self.needs == "diagonal" else 2)
+            self.state[matrix] = torch.zeros(size, dtype=torch.float64, device=x.device)
+            self.state[tokens] = torch.zeros(1, dtype=torch.float64, device=x.device)
+        if self.batches > 1 and self._calls == self.batches:
+            self.judged[gram] = torch.cat([self.judged[gram], x]) if gram in self.judged else x
+            return
+        self.state[matrix] += wide.square().sum(0, dtype=torch.float64) if self.needs == "diagonal" else wide.T @ wide
+        self.state[tokens] += x.shape[0]
+
+    def gram(self, key: Key) -> Gram | None:
+        """What was gathered for a linear, on the CPU; None when it never ran."""
+        at = self._of.get(key)
+        if at is None:
+            return None
+        matrix = self.state[f"{at}/matrix"].cpu()
+        tokens = int(self.state[f"{at}/tokens"])
+        return Gram(torch.diag(matrix) if matrix.ndim == 1 else matrix, tokens)
+
+    def keys(self, name: str) -> list[Key]:
+        """The matrices of one tensor that ran."""
+        return [key for key in self._of if key[0] == name]
+
+    def shares(self, key: Key) -> str | None:
+        """The Gram's own name: linears with the same one read the same input."""
+        return self._of.get(key)
+
+    def judge(self, key: Key) -> torch.Tensor | None:
+        """Inputs (tokens, d) of the last batch, None where there was only one."""
+        return self.judged.get(self._of.get(key, ""))
+
+    def forget(self) -> None:
+        """The layer is done."""
+        for table in (self.state, self.judged, self._of, self._leader):
+            table.clear()
+        self.places = []

@@ -1,0 +1,99 @@
+"""SparseGPT (Frantar & Alistarh, arXiv 2301.00774): one sweep over the columns, errors handed on to the right.
+
+Glossary: ``W`` (m, d), ``H`` the damped Gram, ``U`` upper triangular with H^-1 = U^T U, so that U_jj^2 is [H^-1]_jj
+with all columns before j eliminated.
+
+    mask    the smallest (W_ij / U_jj)^2 of a block of columns, chosen on the weights as they are then
+    e_j = W_j / U_jj where masked, else 0;    W_:,j: -= e_j U_j,j:
+
+Published: blocks of 128 columns, threshold over the whole block (rows x columns), so rows end up with unequal sparsity
+(``scope block``); ``scope row`` takes the same share of each row, which is what to compare with per-row methods. In
+n:m the mask of a group is chosen when the sweep gets there. sum e^2 is the error tr(dW H dW^T) for any mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from secateur.layerwise.base import Method, Problem, Solution
+from secateur.layerwise.gram import DAMP
+from secateur.layerwise.sparsify.masked import masked
+from secateur.layerwise.sparsify.pattern import Pattern, Scope, check_scope, parse
+
+#: (current weights of the next columns (m, b), their first column) -> which entries go, (m, b).
+Choose = Callable[[torch.Tensor, int], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``pattern``: 50% or 2:4; ``scope``: block (as published) or row; ``block``: columns whose masks are chosen and
+    whose errors are handed on together; ``damp``: relative to the mean of the Gram's diagonal."""
+
+    pattern: str = "50%"
+    scope: str = "block"
+    block: int = 128
+    damp: float = DAMP
+
+
+def sweep(
+    weight: torch.Tensor, upper: torch.Tensor, choose: Choose, step: int, block: int = 128
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """(swept weights (m, d) with zeros where masked, mask, sum e^2); ``choose`` is asked for ``step`` columns a time.
+
+    ``step`` divides ``block`` or is as large.
+    """
+    w, d = weight.clone(), weight.shape[1]
+    removed = torch.zeros(w.shape, dtype=torch.bool, device=w.device)
+    total = 0.0
+    for start in range(0, d, block):
+        stop = min(start + block, d)
+        errors = torch.zeros(w.shape[0], stop - start, dtype=w.dtype, device=w.device)
+        for j in range(start, stop):
+            if (j - start) % step == 0:
+                end = min(j + step, stop)
+                removed[:, j:end] = choose(w[:, j:end], j)
+            e = (w[:, j] / upper[j, j]).masked_fill(~removed[:, j], 0.0)
+            w[:, j:stop] -= e[:, None] * upper[j, j:stop]
+            errors[:, j - start] = e
+        w[:, stop:] -= errors @ upper[start:stop, stop:]
+        total += float(errors.square().sum())
+    return w.masked_fill_(removed, 0.0), removed, total
+
+
+def by_score(upper: torch.Tensor, pattern: Pattern, scope: Scope) -> Choose:
+    """The single-removal score, conditioned on the columns that are settled."""
+    diagonal = upper.diagonal()
+
+    def choose(w: torch.Tensor, start: int) -> torch.Tensor:
+        scores = (w / diagonal[start : start + w.shape[1]]).square()
+        return pattern.smallest(scores, "layer" if scope == "block" else scope)
+
+    return choose
+
+
+def given(mask: torch.Tensor) -> Choose:
+    """A mask that is known."""
+    return lambda w, start: mask[:, start : start + w.shape[1]]
+
+
+def blocks(pattern: Pattern, block: int) -> tuple[int, int]:
+    """(columns a mask is chosen for at a time, columns a block)."""
+    return (pattern.group, block - block % pattern.group or pattern.group) if pattern.group else (block, block)
+
+
+def solve(problem: Problem, settings: Settings) -> Solution:
+    """The swept weight. Dead inputs lose their weights first."""
+    pattern = parse(settings.pattern)
+    pattern.check(problem.gram.width)
+    scope = check_scope("row" if pattern.group else settings.scope, pattern, ("row", "block"))
+    upper = problem.gram.sweep(settings.damp)
+    weight = problem.weight.masked_fill(problem.gram.dead, 0.0)
+    step, block = blocks(pattern, settings.block)
+    swept, removed, _ = sweep(weight, upper, by_score(upper, pattern, scope), step, block)
+    return masked(problem, swept, removed)
+
+
+METHOD = Method("sparsegpt", "one sweep that hands errors on (arXiv 2301.00774)", "gram", Settings, solve)

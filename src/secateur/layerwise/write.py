@@ -1,0 +1,98 @@
+"""The work folder of a finished walk -> a standard checkpoint with its record and audit."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from secateur.checkpoint import TensorSpec, publish, write_json, write_tensors
+from secateur.checkpoint.passengers import copy_passengers, list_passengers
+from secateur.errors import CheckpointError
+from secateur.layerwise.engine import Engine
+from secateur.model import Model
+from secateur.pruning.provenance import FILE, FORMAT, versions
+from secateur.train.prepare import history
+
+DONE = {"sparsify": "sparsified", "quantize": "quantized", "factorize": "factorized"}
+
+
+def publish_result(
+    model: Model, engine: Engine, out: Path, left: Mapping[str, str], record: dict[str, Any], overwrite: bool
+) -> None:
+    """Write ``out`` whole or not at all. Every tensor of the parent is in the audit.
+
+    Raises CheckpointError when a tensor is neither solved nor left for a reason, or the disk refuses.
+    """
+    audit = audited(model, lines(engine.work), left, record["step"])
+    with ExitStack() as stack, publish(out, overwrite=overwrite) as staging:
+        replaced, parts = _replacements(engine.work, stack)
+        specs = list(_specs(model, replaced, parts))
+
+        def produce(spec: TensorSpec) -> torch.Tensor:
+            made: torch.Tensor | None = replaced[spec.name].get_tensor(spec.name) if spec.name in replaced else None
+            return model.read(spec.name) if made is None else made
+
+        write_tensors(staging, specs, produce)
+        write_json(staging / "config.json", engine.storage.config(model.raw))
+        passengers = copy_passengers(model.folder, staging, list_passengers(model.folder))
+        audit["files"] = {p.name: p.action if p.action == "carried" else f"left: {p.reason}" for p in passengers}
+        whole = {"secateur": FORMAT, **record, "versions": versions(), "audit": audit, "before": history(model)}
+        write_json(staging / FILE, whole)
+        engine.storage.finish(model, staging)
+
+
+def lines(work: Path) -> list[dict[str, Any]]:
+    """The audit lines of every layer, in order."""
+    return [
+        line for path in sorted(work.glob("*.json")) if path.name != "run.json" for line in json.loads(path.read_text())
+    ]
+
+
+def audited(model: Model, found: list[dict[str, Any]], left: Mapping[str, str], step: str) -> dict[str, Any]:
+    """One entry for each tensor on disk; ``lines`` tells of matrices, one for each linear."""
+    tensors: dict[str, dict[str, Any]] = {n: {"action": "left", "why": why} for n, why in left.items()}
+    for line in found:
+        entry = tensors.setdefault(line["tensor"], {"action": "left", "why": line["why"]})
+        if line["action"] == "done":
+            entry["action"] = DONE[step]
+            entry.pop("why", None)
+    for name, why in model.left.items():
+        tensors[name] = {"action": "left behind", "why": why}
+    lost = sorted(set(model.anatomy.tensors) - set(tensors))
+    if lost:
+        raise CheckpointError(f"{len(lost)} tensors were neither solved nor left for a reason: {', '.join(lost[:3])}")
+    order = [
+        *(n for n in model.weights.tensors if n in tensors),
+        *(n for n in model.left if n not in model.weights.tensors),
+    ]
+    summary = Counter(t["action"] for t in tensors.values())
+    return {"summary": dict(sorted(summary.items())), "tensors": {n: tensors[n] for n in order}, "linears": found}
+
+
+def _replacements(work: Path, stack: ExitStack) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """(tensor -> the open file of the work folder that holds it, tensor of the parent -> what takes its place)."""
+    found: dict[str, Any] = {}
+    parts: dict[str, list[str]] = {}
+    for path in sorted(work.glob("*.safetensors")):
+        opened = stack.enter_context(safe_open(path, "pt"))
+        for name, parent in json.loads((opened.metadata() or {})["parents"]).items():
+            found[name] = opened
+            parts.setdefault(parent, []).append(name)
+    return found, parts
+
+
+def _specs(model: Model, replaced: Mapping[str, Any], parts: Mapping[str, list[str]]) -> Iterator[TensorSpec]:
+    """Tensors of the result in the parent's order; what takes a tensor's place comes at its place."""
+    for name, info in model.weights.tensors.items():
+        for part in parts.get(name, ()):
+            stored = replaced[part].get_slice(part)
+            yield TensorSpec(part, stored.get_dtype(), tuple(stored.get_shape()))
+        if name in model.anatomy.tensors and name not in parts:
+            yield TensorSpec(name, info.dtype, info.shape)
