@@ -19,7 +19,7 @@ from secateur.tokens.score import Judge, judge
 
 AFTER = 64
 """Tokens behind the prompt that are judged."""
-WINDOWS = {512: 12, 1024: 6, 2048: 4}
+WINDOWS = {512: 8, 1024: 4, 2048: 2}
 """Windows of a seed, by the length of the prompt."""
 
 

@@ -12,8 +12,8 @@ from secateur.tokens.calibrated import calibrate
 from secateur.tokens.settings import TokenReduction
 
 FILE = "tokens-schedules.jsonl"
-TRIALS = 40
-METHODS = ("utrc", "stride")
+TRIALS = 24
+METHODS = ("utrc",)
 
 
 def units(bench: Bench, seeds: Iterable[int], prompts: Iterable[int]) -> Iterable[Unit]:
@@ -25,7 +25,7 @@ def units(bench: Bench, seeds: Iterable[int], prompts: Iterable[int]) -> Iterabl
         )
         for prompt in prompts
         for method in METHODS
-        for share in (0.8, 0.7)
+        for share in (0.8,)
         for seed in seeds
     ]  # fmt: skip
 

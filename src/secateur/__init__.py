@@ -15,8 +15,24 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from secateur.api import calibrate, distill, evaluate, open, plan, prune, repair, report, search, verify
+from secateur.api import (
+    calibrate,
+    distill,
+    evaluate,
+    factorize,
+    open,
+    plan,
+    prune,
+    quantize,
+    reduce_tokens,
+    repair,
+    report,
+    search,
+    sparsify,
+    verify,
+)
 from secateur.errors import SecateurError
+from secateur.tokens.settings import TokenReduction
 
 try:
     __version__ = version("secateur")
@@ -26,15 +42,20 @@ except PackageNotFoundError:  # running from a source tree that is not installed
 
 __all__ = [
     "SecateurError",
+    "TokenReduction",
     "__version__",
     "calibrate",
     "distill",
     "evaluate",
+    "factorize",
     "open",
     "plan",
     "prune",
+    "quantize",
+    "reduce_tokens",
     "repair",
     "report",
     "search",
+    "sparsify",
     "verify",
 ]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from secateur.reporting import Collected
     from secateur.search.arena import Arena
     from secateur.search.run import Found as FoundShape
+    from secateur.tokens.runtime import Reducing
+    from secateur.tokens.settings import TokenReduction
     from secateur.train.run import Reporter
 
 Source: TypeAlias = Union[str, Path, "Model"]
@@ -56,15 +58,17 @@ def calibrate(
     device: str = "cpu",
     dtype: str = "float32",
     journal: str | Path | None = None,
+    spill: str | Path | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Stats:
     """Statistics of ``model`` on ``samples`` windows of ``length`` tokens of ``text``, drawn under ``seed``.
 
     ``observe``: "activation" streams block by block, one block's weights in memory, and is always measured: what the
-    scores activation, balanced, flap and block influence read. "taylor" (gradients), "depth" and "depth-iterative"
-    (the loss without each layer) hold the whole model. ``batch``: windows at a time. ``journal``: a folder from which
-    an interrupted walk resumes. ``out``: also written there. Under torchrun each process walks a part of the windows.
+    scores activation, balanced, flap and block influence read. "taylor" (gradients), "depth" and "depth-iterative" (the
+    loss without each layer) hold the whole model. ``batch``: windows at a time. ``journal``: a folder from which an
+    interrupted walk resumes; ``spill``: one where hidden states lie, off memory. ``out``: also written there. Under
+    torchrun each process walks a part of the windows.
 
     Raises UsageError for text that is too short, a name that cannot be observed, or a device that is not there.
     """
@@ -86,6 +90,7 @@ def calibrate(
             device=place.device,
             about={"text": list(map(str, texts)), "seed": seed},
             journal=None if journal is None else Path(journal),
+            spill=None if spill is None else Path(spill),
             allowed=lambda kept: can_keep(opened, kept),
             progress=progress,
         )
@@ -158,8 +163,8 @@ def search(
     from secateur.search.outcome import Effort
     from secateur.search.record import publish
     from secateur.search.resources import Workload
-    from secateur.search.run import Files, Settings, split
     from secateur.search.run import search as run
+    from secateur.search.settings import Files, Settings, split
 
     seconds = None if budget is None else _seconds(budget)
     place = None if out is None else _place(out)
@@ -232,6 +237,8 @@ def repair(
     seed: int = 0,
     damp: float = 1e-2,
     feedback: bool = True,
+    device: str = "cpu",
+    journal: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Model:
@@ -240,21 +247,147 @@ def repair(
     ``methods``: "norm" fits norm factors, "least-squares" what writes the residual stream, on ``samples`` windows of
     ``length`` tokens. A repair stays only if it lowers the layer's error on windows it was not fitted on; every attempt
     is in the result's secateur.json, under repair. ``damp``: pull towards the cut weights, relative to the Gram
-    matrix's scale. ``feedback``: a layer may make up for what earlier layers lost. Memory: one layer of each model.
+    matrix's scale. ``feedback``: a layer may make up for what earlier layers lost. ``journal``: a folder from which an
+    interrupted repair resumes. Memory: one layer of each model.
 
     Raises UsageError when the child does not come from this parent, or the text is too short to fit and to judge.
     """
     from secateur.calibration.text import windows_of
+    from secateur.evaluation.load import Place
     from secateur.pruning.repair.run import RepairSettings
     from secateur.pruning.repair.run import repair as run
 
-    texts = _texts(text)
+    texts, place = _texts(text), Place(device, "float32").resolved()
     settings = RepairSettings(methods=_methods(methods), damp=damp, feedback=feedback, batch=batch)
     with _opened(parent) as above, _opened(child) as cut:
         windows = windows_of(above, texts, samples=samples, length=length, seed=seed)
         about = {"text": list(map(str, texts)), "seed": seed}
         told = None if progress is None else lambda done, total: progress("repairing", done, total)
-        return run(cut, above, windows, Path(out), settings, about=about, overwrite=overwrite, progress=told)[0]
+        return run(
+            cut, above, windows, Path(out), settings, about=about, overwrite=overwrite, device=place.device,
+            journal=None if journal is None else Path(journal), progress=told,
+        )[0]  # fmt: skip
+
+
+def quantize(
+    model: Source,
+    out: str | Path,
+    *,
+    text: Text | None = None,
+    method: str = "gptq",
+    bits: float | None = None,
+    group: int | None = None,
+    allocate: str = "uniform",
+    store: str = "packed",
+    samples: int = 128,
+    length: int = 512,
+    batch: int = 4,
+    seed: int = 0,
+    device: str = "cpu",
+    dtype: str = "float32",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Model:
+    """Round every linear of ``model`` to ``bits`` (4) bits, without training; written to ``out``, returned opened.
+
+    ``method``: rtn, gptq, obq, decoupleq, higgs, nupes, bct or onebit. ``group``: columns that share a scale (128; 0:
+    whole rows). ``allocate``: "uniform", or a solver (greedy, dynamic, ..) that shares out ``bits`` on average by the
+    errors they cost. ``store``: "packed" is a compressed-tensors checkpoint, with what loaders do not take packed stored
+    dequantised; "dense" stores all so. ``text`` as in :func:`calibrate`; rtn, higgs, bct and onebit need none. Memory:
+    one layer. Other keyword arguments are the method's own: symmetric, search, order, damp, ...
+
+    Raises UsageError for what does not fit together, before anything is computed.
+    """
+    from secateur.layerwise.quantize.run import quantize as run
+
+    with _opened(model) as opened:
+        windows, job, about = _layerwise(opened, text, samples, length, seed, batch, device, dtype, overwrite)
+        return run(
+            opened, windows, Path(out), method, job, bits=bits, store=store, allocate=allocate, about=about,
+            progress=progress, group=group, **options,
+        )  # fmt: skip
+
+
+def sparsify(
+    model: Source,
+    out: str | Path,
+    *,
+    text: Text | None = None,
+    method: str = "mrp",
+    pattern: str = "50%",
+    samples: int = 128,
+    length: int = 512,
+    batch: int = 4,
+    seed: int = 0,
+    device: str = "cpu",
+    dtype: str = "float32",
+    overwrite: bool = False,
+    note: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Model:
+    """Set a share of every linear of ``model`` to zero and make up for it; written to ``out``, returned opened.
+
+    ``method``: magnitude, wanda, sparsegpt, obc, mrp, swap, chita or block. ``pattern``: "50%" of all entries go, or
+    "2:4", two of every four neighbouring inputs stay. ``text`` as in :func:`calibrate`; magnitude needs none; the last
+    ``batch`` of windows judges and is not fitted. ``note``: told what the run will take. Memory: one layer. Other
+    keyword arguments are the method's own. An interrupted run resumes by the same call. :func:`distill` keeps zeros.
+
+    Raises UsageError for what does not fit together, before anything is computed.
+    """
+    from dataclasses import replace
+
+    from secateur.layerwise.base import find
+    from secateur.layerwise.run import compress
+    from secateur.layerwise.sparsify import SPARSIFY
+
+    chosen = find(SPARSIFY, method, "sparsify")
+    settings = chosen.configure(pattern=pattern, **options)
+    with _opened(model) as opened:
+        windows, job, about = _layerwise(opened, text, samples, length, seed, batch, device, dtype, overwrite)
+        job = replace(job, step="sparsify", note=note)
+        return compress(opened, windows, Path(out), chosen, settings, job, about=about, progress=progress)
+
+
+def factorize(
+    model: Source,
+    out: str | Path,
+    *,
+    text: Text | None = None,
+    method: str = "svd-llm",
+    ratio: float | None = None,
+    rank: int | None = None,
+    allocate: str = "uniform",
+    store: str = "dense",
+    samples: int = 128,
+    length: int = 512,
+    batch: int = 4,
+    seed: int = 0,
+    device: str = "cpu",
+    dtype: str = "float32",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Model:
+    """Put two thin matrices in place of every linear of ``model``, in closed form; written to ``out``, returned opened.
+
+    ``method``: svd, asvd, svd-llm, lord, curing, or modegpt, which compresses pairs of matrices and whose children are
+    smaller standard checkpoints where the config can say so. ``ratio``: part of a linear's parameters to keep (0.8), or
+    ``rank``: the same for all. ``allocate``: "uniform", or a solver (greedy, dynamic, ..) that shares ranks out by what
+    they cost. ``store``: "dense" multiplies the factors out; "factors" writes a packed folder (``secateur expand``).
+    ``text`` as in :func:`calibrate`; svd needs none. Memory: one layer. Other keyword arguments are the method's own.
+
+    Raises UsageError for what does not fit together, before anything is computed.
+    """
+    from secateur.layerwise.factorize.run import factorize as run
+
+    with _opened(model) as opened:
+        windows, job, about = _layerwise(opened, text, samples, length, seed, batch, device, dtype, overwrite)
+        return run(
+            opened, windows, Path(out), method, job, store=store, allocate=allocate, about=about, progress=progress,
+            ratio=ratio, rank=rank, **options,
+        )  # fmt: skip
 
 
 def distill(
@@ -327,6 +460,10 @@ def evaluate(
     fast: bool = False,
     speed: bool = False,
     rounds: int = 5,
+    reduce_tokens: TokenReduction | float | None = None,
+    stream: bool | None = None,
+    journal: str | Path | None = None,
+    spill: str | Path | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -336,23 +473,57 @@ def evaluate(
     ``limit``: bytes of each text that are read ("200kB"). ``window``: tokens a window holds, 0: 1,024 or what every
     model can read; ``stride``: new tokens a window scores, 0: all. ``samples``: texts to write from the same prompts.
     ``speed``: measured over ``rounds`` rounds in turns. ``fast``: recurrent layers on the fast kernels. ``out``: a file
-    for the document, which :func:`report` reads. At most two models are in memory at a time.
+    for the document, which :func:`report` reads. At most two models are in memory at a time. ``reduce_tokens``: measure
+    every model with reduced prompts as well, 0.8: at that share of a prompt's operations. All models are then scored on
+    windows that slide by half their length, whose first half is the prompt. ``stream``: through one block at a time,
+    for models larger than memory; when they are, if nothing is said. An interrupted streamed measurement resumes from
+    the folder ``journal``; in ``spill`` hidden states lie on disk instead of in memory.
 
     Returns the document described in :mod:`secateur.evaluation.results`. Raises UsageError for text, windows or
     devices that cannot be used.
     """
     from secateur.checkpoint import write_json
     from secateur.evaluation.results import evaluate as run
+    from secateur.evaluation.streamed import Streaming
 
     path = None if out is None else _place(out)
-    settings = _measuring(limit, window, stride, batch, samples, device, dtype, fast, speed, rounds)
+    settings = _measuring(
+        limit, window, stride, batch, samples, device, dtype, fast, speed, rounds, reduce_tokens, stream
+    )
+    streaming = Streaming(*(None if p is None else Path(p) for p in (journal, spill)))
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(_opened(m)) for m in _several(models)]
         above = None if parent is None else stack.enter_context(_opened(parent))
-        found = run(opened, _texts(text), parent=above, settings=settings, progress=progress)
+        found = run(opened, _texts(text), parent=above, settings=settings, streaming=streaming, progress=progress)
     if path is not None:
         write_json(path, found)
     return found
+
+
+def reduce_tokens(
+    network: Any,
+    reduction: TokenReduction | None = None,
+    *,
+    flops: float | None = None,
+    prompt: int | None = None,
+    **settings: Any,
+) -> contextlib.AbstractContextManager[Reducing]:
+    """Let ``network``, a loaded transformers causal model, read prompts with fewer tokens inside a ``with`` block:
+    ``with sc.reduce_tokens(model, flops=0.8): model.generate(**inputs)``. Afterwards it is as before.
+
+    ``reduction``: a :class:`TokenReduction`; else ``flops``, the share of a prompt's operations that is left, and other
+    fields of it (method, locations, ...); else what :meth:`TokenReduction.save` left beside the model's checkpoint.
+    ``prompt``: only so many first tokens of a pass count as prompt. See :mod:`secateur.tokens.runtime`.
+    """
+    from secateur.tokens.runtime import reduce_tokens as run
+    from secateur.tokens.settings import TokenReduction as Asked
+
+    if reduction is not None and (flops is not None or settings):
+        raise UsageError("reduce_tokens: a reduction and settings of one are given; expected one of them")
+    if reduction is None:
+        said = flops is not None or bool(settings)
+        reduction = Asked(flops=flops, **settings) if said else Asked.load(network.config.name_or_path)
+    return run(network, reduction, prompt=prompt)
 
 
 def verify(parent: Source, child: Source, *, tokens: int = 48, seed: int = 0) -> Equality:
@@ -444,6 +615,22 @@ def _seconds(budget: str | float) -> float:
     return parse_duration(budget) if isinstance(budget, str) else float(budget)
 
 
+def _layerwise(
+    model: Model, text: Text | None, samples: int, length: int, seed: int, batch: int, device: str, dtype: str,
+    overwrite: bool,
+) -> tuple[Any, Any, dict[str, Any]]:  # fmt: skip
+    """(windows or None, job, what the record says of the text) of a layer-wise method."""
+    from secateur.calibration.text import windows_of
+    from secateur.evaluation.load import DTYPES, Place
+    from secateur.layerwise.run import Job
+
+    place = Place(device, dtype).resolved()  # type: ignore[arg-type]  # resolved() judges it
+    texts = _texts(text) if text is not None else []
+    windows = windows_of(model, texts, samples=samples, length=length, seed=seed) if texts else None
+    job = Job(step="", batch=batch, dtype=DTYPES[place.dtype], device=place.device, overwrite=overwrite)
+    return windows, job, {"text": list(map(str, texts)), "seed": seed}
+
+
 def _methods(methods: str | Sequence[str]) -> tuple[str, ...]:
     from secateur.pruning.repair.layer import METHODS
 
@@ -482,12 +669,13 @@ def _repaired(
 
 def _measuring(
     limit: int | str | None, window: int, stride: int, batch: int, samples: int, device: str, dtype: str, fast: bool,
-    speed: bool, rounds: int,
+    speed: bool, rounds: int, reduction: TokenReduction | float | None = None, stream: bool | None = None,
 ) -> Measuring:  # fmt: skip
     from secateur.evaluation.load import Place
     from secateur.evaluation.results import Settings
     from secateur.evaluation.speed import SpeedSettings
     from secateur.pruning.budget import parse_amount
+    from secateur.tokens.settings import TokenReduction
 
     return Settings(
         window=window,
@@ -497,6 +685,8 @@ def _measuring(
         prompts=samples,
         place=Place(device, dtype, fast),  # type: ignore[arg-type]  # it is judged when it is resolved
         speed=SpeedSettings(rounds=rounds) if speed else None,
+        reduction=TokenReduction(flops=reduction) if isinstance(reduction, float | int) else reduction,
+        stream=stream,
     )
 
 

@@ -25,7 +25,9 @@ Examples:
 
     secateur eval ./child --parent ./checkpoint --text heldout.txt --limit 200kB --speed --out results.json
 
-    secateur eval ./checkpoint --text news.txt --text code.jsonl --window 2048 --stride 512 --json"""
+    secateur eval ./checkpoint --text news.txt --text code.jsonl --window 2048 --stride 512 --json
+
+    secateur eval ./child --parent ./checkpoint --text heldout.txt --reduce-tokens 0.8 --speed --fast"""
 
 Limit = Annotated[str | None, typer.Option(help="read at most so much of each text: 200kB, 5MB")]
 Window = Annotated[int, typer.Option(min=0, help="tokens a window holds; 0: 1024, or what every model can read")]
@@ -39,6 +41,16 @@ DtypeOption = Annotated[
 Fast = Annotated[bool, typer.Option("--fast", help="run recurrent layers on the fast kernels")]
 Speed = Annotated[bool, typer.Option("--speed", help="measure speed and peak memory, in turns with the parent")]
 Rounds = Annotated[int, typer.Option(min=1, help="rounds of --speed")]
+ReduceTokens = Annotated[
+    float | None,
+    typer.Option(help="measure every model with reduced prompts as well, at this share of their operations: 0.8"),
+]
+Stream = Annotated[
+    bool | None,
+    typer.Option("--stream/--no-stream", help="one block in memory at a time", show_default="when memory is too small"),
+]
+Journal = Annotated[Path | None, typer.Option(help="folder from which an interrupted --stream resumes")]
+Spill = Annotated[Path | None, typer.Option(help="folder for the hidden states of --stream, to keep them off memory")]
 Samples = Annotated[int, typer.Option(min=0, help="texts to write, greedily, from the same prompts")]
 
 
@@ -56,13 +68,18 @@ def run(
     speed: Speed = False,
     rounds: Rounds = 5,
     samples: Samples = 0,
+    reduce_tokens: ReduceTokens = None,
+    stream: Stream = None,
+    journal: Journal = None,
+    spill: Spill = None,
     json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
     save: Annotated[Path | None, typer.Option("--out", help="write the JSON document to this file")] = None,
 ) -> None:
     with progress() as told:
         found = api.evaluate(
             models, text, parent=parent, limit=limit, window=window, stride=stride, batch=batch, samples=samples,
-            device=device, dtype=dtype, fast=fast, speed=speed, rounds=rounds, out=save, progress=told,
+            device=device, dtype=dtype, fast=fast, speed=speed, rounds=rounds, reduce_tokens=reduce_tokens,
+            stream=stream, journal=journal, spill=spill, out=save, progress=told,
         )  # fmt: skip
     if json:
         print_json(found)

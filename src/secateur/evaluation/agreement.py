@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from secateur.evaluation.perplexity import LossSum, Perplexity
 from secateur.evaluation.stream import Progress, Reader, Slice, stream
 from secateur.evaluation.windows import IGNORE, Windows
+
+if TYPE_CHECKING:
+    from secateur.tokens.settings import TokenReduction
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +93,18 @@ def compare(
     *,
     rows: torch.Tensor | None = None,
     batch: int = 8,
+    reduction: TokenReduction | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """One pass of both loaded models over ``text``, windows of the child's ids.
 
     ``rows`` (child's vocabulary,) int64: the parent's id of each id of the child, where they differ. The parent's loss
-    is then the one over the kept tokens.
+    is then the one over the kept tokens. ``reduction``: of what the child reads before a window's first target.
     """
     sums = AgreementSum()
     losses = LossSum(len(text.scored_bytes)), LossSum(len(text.scored_bytes))
-    for part in stream([Reader(parent, rows), Reader(child)], text.windows, batch=batch, progress=progress):
+    readers = [Reader(parent, rows), Reader(child, reduction=reduction)]
+    for part in stream(readers, text.windows, batch=batch, progress=progress):
         sums.update(part, trimmed=rows is not None)
         for i, loss in enumerate(losses):
             loss.update(part, i)

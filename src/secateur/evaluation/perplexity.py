@@ -13,13 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
 from secateur.evaluation.stream import Progress, Reader, Slice, stream
 from secateur.evaluation.windows import IGNORE, Windows
+
+if TYPE_CHECKING:
+    from secateur.tokens.settings import TokenReduction
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,19 @@ class LossSum:
 
 
 def perplexity(
-    model: Any, text: Windows, *, batch: int = 8, progress: Progress | None = None
+    model: Any,
+    text: Windows,
+    *,
+    batch: int = 8,
+    reduction: TokenReduction | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Perplexity, list[Perplexity]]:
-    """Score every target of ``text`` under a loaded causal model: (all together, by source)."""
+    """Score every target of ``text`` under a loaded causal model: (all together, by source).
+
+    ``reduction``: of what is read before a window's first target.
+    """
     losses = LossSum(len(text.scored_bytes))
-    for part in stream([Reader(model)], text.windows, batch=batch, progress=progress):
+    for part in stream([Reader(model, reduction=reduction)], text.windows, batch=batch, progress=progress):
         losses.update(part)
     return losses.result(text.scored_bytes)
 

@@ -6,7 +6,10 @@ settings       window, stride, limit, batch, device, dtype, kernels, speed setti
 text           [{name, bytes, sha256}]                     what was measured on
 models         [{role, name, source, model_type, config_sha256, sha256, shape, kinds, size,
                  text: {total, sources}, agreement, why_no_agreement, speed, samples,
-                 record, healing, importance}]             the parent first where there is one
+                 record, healing, importance, reduction}]  the parent first where there is one
+
+With a token reduction every model stands there twice, the second time under the role "reduced": its ``reduction`` says
+how. All models are then scored on sliding windows, and what a window holds before its first target is the prompt.
 prompts        [{text, truth}]                             of the samples
 """
 
@@ -14,8 +17,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +32,13 @@ from secateur.evaluation.load import Place, loaded, positions
 from secateur.evaluation.perplexity import Perplexity, perplexity
 from secateur.evaluation.size import shape, size
 from secateur.evaluation.speed import SpeedSettings, measure
+from secateur.evaluation.streamed import Streamed, Streaming, check, streamed, too_large
 from secateur.evaluation.vocabulary import parent_rows
 from secateur.evaluation.windows import Source, make_windows, read_sources
 from secateur.model import Model
 from secateur.pruning.provenance import versions
+from secateur.tokens.runtime import reduce_tokens
+from secateur.tokens.settings import TokenReduction
 
 VERSION = 1
 WINDOW = 1024
@@ -45,7 +52,9 @@ class Settings:
     """How to measure. ``window`` 0: 1,024 tokens, or as many as every model can read. ``stride`` 0: segments.
 
     ``limit``: bytes of each text that are read. ``context``: tokens for which caches are counted. ``prompts``: how many
-    samples of ``sample_tokens`` each. ``speed``: None leaves speed and memory unmeasured.
+    samples of ``sample_tokens`` each. ``speed``: None leaves speed and memory unmeasured. ``reduction``: measure every
+    model with reduced prompts as well; windows then slide by half their length where ``stride`` is 0. ``stream``:
+    block by block, for models larger than memory; None: when they are.
     """
 
     window: int = 0
@@ -57,6 +66,8 @@ class Settings:
     sample_tokens: int = 64
     place: Place = field(default_factory=Place)
     speed: SpeedSettings | None = None
+    reduction: TokenReduction | None = None
+    stream: bool | None = None
 
 
 def evaluate(
@@ -65,9 +76,12 @@ def evaluate(
     *,
     parent: Model | None = None,
     settings: Settings | None = None,
+    streaming: Streaming | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure ``models``, and how they agree with ``parent``; at most two models are in memory at a time.
+
+    ``streaming``: where a streamed measurement keeps what it resumes from.
 
     Raises UsageError for text, windows or devices that cannot be used; models that share no vocabulary with the parent
     are measured without agreement, and the document says why.
@@ -75,13 +89,26 @@ def evaluate(
     settings = settings or Settings()
     everyone = ([parent] if parent is not None else []) + list(models)
     settings = _settled(everyone, settings)
+    stream = too_large(models, parent, settings.place) if settings.stream is None else settings.stream
+    if stream:
+        check(prompts=settings.prompts, speed=settings.speed is not None, reduction=settings.reduction is not None)
+    settings = replace(settings, stream=stream, place=replace(settings.place, fast=stream or settings.place.fast))
     sources = read_sources(text, settings.limit)
-    run = _Run(sources, settings, progress or (lambda *_: None))
+    run = _Run(sources, settings, streaming or Streaming(), progress or (lambda *_: None))
     entries = run.measured(list(models), parent)
     if settings.speed is not None:
-        speeds = measure(everyone, settings.place, settings.speed, progress=lambda a, b: run.progress("speed", a, b))
+        reductions = [None] * len(everyone) + [settings.reduction] * (len(entries) - len(everyone))
+        speeds = measure(
+            (everyone * 2)[: len(entries)],
+            settings.place,
+            settings.speed,
+            reductions=reductions,
+            progress=lambda a, b: run.progress("speed", a, b),
+        )
         for entry, speed in zip(entries, speeds, strict=True):
             entry["speed"] = speed
+    for done in run.walked:
+        done.forget()
     return {
         "secateur_eval": VERSION,
         "versions": versions(),
@@ -99,29 +126,32 @@ def _settled(models: Sequence[Model], settings: Settings) -> Settings:
     if settings.window and most is not None and settings.window > most:
         raise UsageError(f"window {settings.window}: a model reads at most {most} tokens", hint=f"--window {most}")
     window = settings.window or min(WINDOW, most or WINDOW)
-    stride = settings.stride or window
-    return Settings(
-        **{k: getattr(settings, k) for k in ("limit", "batch", "context", "prompts", "sample_tokens", "speed")},
-        window=window,
-        stride=stride,
-        place=settings.place.resolved(),
-    )
+    stride = settings.stride or (window if settings.reduction is None else window // 2)
+    if settings.reduction is not None and stride >= window:
+        raise UsageError(
+            f"window {window}, stride {stride}: with reduced prompts a window must hold a prompt before what it scores",
+            hint=f"--stride {window // 2}",
+        )
+    return replace(settings, window=window, stride=stride, place=settings.place.resolved())
 
 
 class _Run:
     """One evaluation: what all its models share."""
 
-    def __init__(self, sources: Sequence[Source], settings: Settings, progress: Progress) -> None:
-        self.sources, self.settings, self.progress = sources, settings, progress
+    def __init__(self, sources: Sequence[Source], settings: Settings, streaming: Streaming, progress: Progress) -> None:
+        self.sources, self.settings, self.streaming, self.progress = sources, settings, streaming, progress
         self.prompts = samples.prompts(sources, settings.prompts) if settings.prompts else []
+        self.walked: list[Streamed] = []
 
     def measured(self, models: list[Model], parent: Model | None) -> list[dict[str, Any]]:
-        """One entry per model, the parent first."""
+        """One entry per model, the parent first; then the same with reduced prompts, where they are asked for."""
+        reduction = self.settings.reduction
         if parent is None:
-            return [self._alone(m, "model") for m in models]
+            again = models if reduction is not None else []
+            return [self._alone(m, "model") for m in models] + [self._alone(m, "reduced", reduction) for m in again]
         entries: list[dict[str, Any]] = []
         first: dict[str, Any] | None = None
-        with loaded(parent.folder, self.settings.place) as network:
+        with self._network(parent) as network:
             for child in models:
                 entry, comparison = self._child(network, parent, child)
                 if comparison is not None and first is None and not entry["agreement"]["trimmed"]:
@@ -129,46 +159,67 @@ class _Run:
                 entries.append(entry)
             if first is None:
                 first = self._entry(parent, "parent", self._loss(network, parent), network)
+            for model in [parent, *models] if reduction is not None else []:
+                entries.append(self._child(network, parent, model, reduction)[0])
         return [first, *entries]
 
-    def _alone(self, model: Model, role: str) -> dict[str, Any]:
-        with loaded(model.folder, self.settings.place) as network:
-            return self._entry(model, role, self._loss(network, model), network)
+    def _alone(self, model: Model, role: str, reduction: TokenReduction | None = None) -> dict[str, Any]:
+        with self._network(model) as network:
+            return self._entry(model, role, self._loss(network, model, reduction), network, reduction)
 
-    def _child(self, network: Any, parent: Model, child: Model) -> tuple[dict[str, Any], Comparison | None]:
+    def _child(
+        self, network: Any, parent: Model, child: Model, reduction: TokenReduction | None = None
+    ) -> tuple[dict[str, Any], Comparison | None]:
+        role = "child" if reduction is None else "reduced"
         tokenizer = _tokenizer(child)
         try:
             rows = parent_rows(parent, child, _tokenizer(parent), tokenizer)
         except UsageError as why:
-            return {**self._alone(child, "child"), "why_no_agreement": why.message}, None
+            return {**self._alone(child, role, reduction), "why_no_agreement": why.message}, None
         text = make_windows(tokenizer, self.sources, self.settings.window, self.settings.stride)
-        with loaded(child.folder, self.settings.place) as small:
+        with self._network(child) as small:
             found = compare(
                 network,
                 small,
                 text,
                 rows=rows,
                 batch=self.settings.batch,
-                progress=self._told(child, "loss and agreement"),
+                reduction=reduction,
+                progress=self._told(child, "loss and agreement" + (" with reduced prompts" if reduction else "")),
             )
-            entry = self._entry(child, "child", found.child, small)
+            entry = self._entry(child, role, found.child, small, reduction)
         entry["agreement"] = {**found.agreement.to_json(), "trimmed": rows is not None}
         return entry, found
 
-    def _loss(self, network: Any, model: Model) -> _Losses:
+    def _loss(self, network: Any, model: Model, reduction: TokenReduction | None = None) -> _Losses:
         text = make_windows(_tokenizer(model), self.sources, self.settings.window, self.settings.stride)
-        return perplexity(network, text, batch=self.settings.batch, progress=self._told(model, "loss"))
+        told = self._told(model, "loss" + (" with reduced prompts" if reduction else ""))
+        return perplexity(network, text, batch=self.settings.batch, reduction=reduction, progress=told)
+
+    @contextmanager
+    def _network(self, model: Model) -> Iterator[Any]:
+        """The model ready to be measured: loaded, or block by block."""
+        if not self.settings.stream:
+            with loaded(model.folder, self.settings.place) as network:
+                yield network
+            return
+        with streamed(model, self.settings.place, self.streaming) as made:
+            made.told = self._told(model, "block by block")
+            self.walked.append(made)
+            yield made
 
     def _told(self, model: Model, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.progress(f"{display_name(model)}: {what}", done, total)
 
-    def _entry(self, model: Model, role: str, losses: _Losses, network: Any) -> dict[str, Any]:
+    def _entry(
+        self, model: Model, role: str, losses: _Losses, network: Any, reduction: TokenReduction | None = None
+    ) -> dict[str, Any]:
         names = [s.name for s in self.sources]
         with FileHasher(model.weights.files) as hasher:
             hashes = hasher.digests()
         return {
             "role": role,
-            "name": display_name(model),
+            "name": display_name(model) + ("" if reduction is None else f", {_said(reduction)}"),
             "source": model.source,
             "model_type": model.anatomy.family.model_type,
             "config_sha256": model.config_sha256,
@@ -183,20 +234,28 @@ class _Run:
             "agreement": None,
             "why_no_agreement": "",
             "speed": None,
-            "samples": self._samples(model, network),
+            "samples": self._samples(model, network, reduction),
             "record": traces.record(model.folder),
             "healing": traces.healing(model.folder / traces.METRICS),
             "importance": traces.importance(model.folder / traces.IMPORTANCE),
+            "reduction": None if reduction is None else reduction.to_json(),
         }
 
-    def _samples(self, model: Model, network: Any) -> list[str]:
+    def _samples(self, model: Model, network: Any, reduction: TokenReduction | None = None) -> list[str]:
         if not self.prompts:
             return []
         tokenizer, told, found = _tokenizer(model), self._told(model, "samples"), []
-        for i, prompt in enumerate(self.prompts, 1):
-            found.append(samples.complete(network, tokenizer, prompt.text, self.settings.sample_tokens))
-            told(i, len(self.prompts))
+        with nullcontext() if reduction is None else reduce_tokens(network, reduction):
+            for i, prompt in enumerate(self.prompts, 1):
+                found.append(samples.complete(network, tokenizer, prompt.text, self.settings.sample_tokens))
+                told(i, len(self.prompts))
         return found
+
+
+def _said(reduction: TokenReduction) -> str:
+    """For names of models: "prompts at 80% (utrc)"."""
+    share = "fewer tokens" if reduction.flops is None else f"prompts at {reduction.flops:.0%}"
+    return f"{share} ({reduction.method})"
 
 
 def _tokenizer(model: Model) -> Any:

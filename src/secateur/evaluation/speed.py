@@ -28,6 +28,7 @@ import secateur
 from secateur.errors import SecateurError, UsageError
 from secateur.evaluation.load import Place
 from secateur.model import Model
+from secateur.tokens.settings import TokenReduction
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,14 @@ class SpeedSettings:
 class Worker:
     """A process that holds one model and answers one turn at a time."""
 
-    def __init__(self, model: Model, place: Place, settings: SpeedSettings, vocabulary: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        place: Place,
+        settings: SpeedSettings,
+        vocabulary: int,
+        reduction: TokenReduction | None = None,
+    ) -> None:
         self.name = model.source
         self.log = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
         self.process = subprocess.Popen(
@@ -58,6 +66,7 @@ class Worker:
         )  # fmt: skip
         place = place.resolved()
         job = {**asdict(settings), "folder": str(model.folder), "vocab": vocabulary}
+        job["reduction"] = None if reduction is None else reduction.to_json()
         self._send(job | {"device": place.device, "dtype": place.dtype, "fast": place.fast})
 
     def ready(self) -> dict[str, Any]:
@@ -115,9 +124,14 @@ def measure(
     place: Place,
     settings: SpeedSettings,
     *,
+    reductions: Sequence[TokenReduction | None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Speed of each model, with ratios to the first (:func:`summary`). Raises SecateurError when one cannot run."""
+    """Speed of each model, with ratios to the first (:func:`summary`). Raises SecateurError when one cannot run.
+
+    ``reductions``: of each model's prompts; a speed then is that of the prompt's own tokens, removed ones included.
+    """
+    reductions = [None] * len(models) if reductions is None else reductions
     vocabulary = min(m.anatomy.sizes["v"] for m in models)
     total = (settings.rounds + 1) * len(models)
     done = 0
@@ -125,7 +139,8 @@ def measure(
     if progress is not None:
         progress(0, total)  # the processes take a while to load
     with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(Worker(m, place, settings, vocabulary)) for m in models]
+        pairs = zip(models, reductions, strict=True)
+        workers = [stack.enter_context(Worker(m, place, settings, vocabulary, r)) for m, r in pairs]
         threads = [w.ready()["threads"] for w in workers]
         for order in _orders(len(models), settings.rounds + 1):
             turns: dict[int, dict[str, Any]] = {}

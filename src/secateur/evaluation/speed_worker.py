@@ -6,6 +6,7 @@ Line in, line out, JSON both ways. First line: what to load. Every further line 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -18,6 +19,8 @@ import torch
 from secateur.errors import SecateurError
 from secateur.evaluation.decode import prefill, step
 from secateur.evaluation.load import Place, loaded
+from secateur.tokens.runtime import reduce_tokens
+from secateur.tokens.settings import TokenReduction
 
 _STATUS = Path("/proc/self/status")
 
@@ -33,12 +36,18 @@ def main() -> None:
     try:
         _import_family(job["folder"])
         before = _resident()
-        with loaded(Path(job["folder"]), place) as model:
+        with loaded(Path(job["folder"]), place) as model, _reduced(model, job.get("reduction")):
             _reply(replies, {"ready": True, "threads": torch.get_num_threads()})
             for _ in sys.stdin:
                 _reply(replies, _turn(model, job, before))
     except SecateurError as problem:
         _reply(replies, {"error": problem.message, "hint": problem.hint})
+
+
+def _reduced(model: Any, reduction: dict[str, Any] | None) -> contextlib.AbstractContextManager[Any]:
+    if reduction is None:
+        return contextlib.nullcontext()
+    return reduce_tokens(model, TokenReduction.from_json(reduction))
 
 
 def _reply(stream: Any, value: dict[str, Any]) -> None:

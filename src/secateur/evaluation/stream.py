@@ -8,12 +8,17 @@ biases) is done by its own code.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from secateur.evaluation.streamed import Streamed
 from secateur.evaluation.windows import IGNORE, Window
+
+if TYPE_CHECKING:
+    from secateur.tokens.settings import TokenReduction
 
 #: Told a number of targets done and of all.
 Progress = Callable[[int, int], None]
@@ -27,20 +32,31 @@ class Reader:
 
     ``rows`` (v',) int64: the model's own id of each id of the windows. Its answer is then ln p at those rows, p over
     its whole vocabulary: a model with more tokens, asked about those it shares with one that was trimmed.
+    ``reduction``: the tokens of a window before its first target are a prompt and are reduced inside the model.
     """
 
     model: Any
     rows: torch.Tensor | None = None
+    reduction: TokenReduction | None = None
 
     @property
     def vocabulary(self) -> int:
         """Entries of one position's logits."""
         return int(self.model.config.get_text_config().vocab_size)
 
+    def own(self, ids: torch.Tensor) -> torch.Tensor:
+        """The model's ids of the windows' ``ids``."""
+        return ids if self.rows is None else self.rows[ids]
+
     def slices(self, ids: torch.Tensor, start: int, width: int) -> Iterator[torch.Tensor]:
         """Logits (batch, at most width, vocabulary) float32 for positions from ``start`` on; ids (batch, time)."""
-        own = ids if self.rows is None else self.rows[ids]
-        for logits in logit_slices(self.model, own.to(self.model.device), start, width):
+        given = self.own(ids).to(self.model.device)
+        found = (
+            self.model.slices(given, start, width)
+            if isinstance(self.model, Streamed)
+            else logit_slices(self.model, given, start, width, self.reduction)
+        )
+        for logits in found:
             yield logits if self.rows is None else logits.log_softmax(-1)[..., self.rows.to(logits.device)]
 
 
@@ -60,8 +76,11 @@ def stream(
     """All slices of all windows; the logits of one slice are gone when the next is asked for."""
     total, done = sum(len(w.inputs) for w in windows), 0
     largest = max(r.vocabulary for r in readers)
-    for at in range(0, len(windows), batch):
-        part = windows[at : at + batch]
+    parts = list(_batches(windows, batch, alike=any(r.reduction for r in readers)))
+    for r in readers:
+        if isinstance(r.model, Streamed):
+            r.model.prepare([r.own(_padded([w.inputs for w in part], 0)) for part in parts])
+    for part in parts:
         ids, targets = _padded([w.inputs for w in part], 0), _padded([w.targets for w in part], IGNORE)
         sources = torch.tensor([w.source for w in part])
         # sliding windows: the columns before the first target are context for all of the batch
@@ -76,24 +95,49 @@ def stream(
             progress(done, total)
 
 
+def _batches(windows: Sequence[Window], batch: int, *, alike: bool) -> Iterator[Sequence[Window]]:
+    """At most ``batch`` windows at a time; ``alike``: all with the first target at the same place, so that what is
+    before it can be a prompt."""
+    first = [int((w.targets != IGNORE).int().argmax()) for w in windows] if alike else [0] * len(windows)
+    order = sorted(range(len(windows)), key=lambda i: first[i])
+    at = 0
+    while at < len(order):
+        same = [i for i in order[at : at + batch] if first[i] == first[order[at]]]
+        yield [windows[i] for i in same]
+        at += len(same)
+
+
 def _padded(rows: Sequence[torch.Tensor], value: int) -> torch.Tensor:
     """(rows, longest); padding on the right, which nothing causal to its left can see."""
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)
 
 
-def logit_slices(model: Any, ids: torch.Tensor, start: int, width: int) -> Iterator[torch.Tensor]:
+def logit_slices(
+    model: Any, ids: torch.Tensor, start: int, width: int, reduction: TokenReduction | None = None
+) -> Iterator[torch.Tensor]:
     """Logits (batch, at most width, vocabulary) float32 of positions ``start``.. in order; ids (batch, time).
 
-    Models whose causal forward does not go through ``base_model`` are run whole.
+    ``reduction``: of the tokens before ``start``. Models whose causal forward does not go through ``base_model`` are
+    run whole.
     """
-    base = model.base_model
-    hidden = None if base is model else base(ids, use_cache=False)[0]
-    for at in range(start, ids.shape[1], width):
-        logits = None if hidden is None else _head(model, base, ids[:, at : at + width], hidden[:, at : at + width])
+    base, length = model.base_model, ids.shape[1]
+    with _reduced(model, reduction, start):
+        hidden = None if base is model else base(ids, use_cache=False)[0][:, start - length :]
+    for at in range(start, length, width):
+        here = slice(at - start, at - start + width)
+        logits = None if hidden is None else _head(model, base, ids[:, at : at + width], hidden[:, here])
         if logits is None:
-            yield from (part.float() for part in model(ids, use_cache=False).logits[:, start:].split(width, 1))
+            with _reduced(model, reduction, start):
+                whole = model(ids, use_cache=False).logits[:, start - length :]
+            yield from (part.float() for part in whole.split(width, 1))
             return
         yield logits.float()
+
+
+def _reduced(model: Any, reduction: TokenReduction | None, prompt: int) -> AbstractContextManager[Any]:
+    from secateur.tokens.runtime import reduce_tokens  # it reads windows too
+
+    return nullcontext() if reduction is None else reduce_tokens(model, reduction, prompt=prompt)
 
 
 class _Known:

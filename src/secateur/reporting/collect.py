@@ -102,7 +102,7 @@ def _models(documents: Sequence[Document]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for i, document in enumerate(documents):
         for entry in document["models"]:
-            key = entry["config_sha256"] + "".join(sorted(entry["sha256"].values()))
+            key = entry["config_sha256"] + "".join(sorted(entry["sha256"].values())) + str(entry.get("reduction"))
             known = found.get(key)
             if known is None or (known["speed"] is None and entry["speed"] is not None):
                 found[key] = {**entry, "measured": i}

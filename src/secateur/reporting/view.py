@@ -13,7 +13,7 @@ Entry = dict[str, Any]
 
 def view(found: Collected) -> dict[str, Any]:
     """Everything the template shows; strings are not escaped here."""
-    children = [m for m in found.models if m["role"] != "parent"]
+    children = [m for m in found.models if m["role"] not in ("parent", "reduced")]
     return {
         "title": _title(found, children),
         "cards": _cards(found.parent, children[-1]) if children else [],
