@@ -82,12 +82,12 @@ class Journal:
         common = set.intersection(*map(set, everyone(sorted(mine))))
         return mine[max(common)] if common else None
 
-    def save(self, at: int, parts: Sequence[Part], note: Mapping[str, Any]) -> None:
-        """Record that ``at`` layers are done; at most once a minute, by the clock of the first process.
+    def save(self, at: int, parts: Sequence[Part], note: Mapping[str, Any], *, force: bool = False) -> None:
+        """Record that ``at`` layers are done; at most once a minute by the clock of the first process, unless forced.
 
         Raises CheckpointError when the disk refuses; the state saved before stays.
         """
-        if not agreed(time.monotonic() - self._saved >= EVERY_SECONDS):
+        if not agreed(force or time.monotonic() - self._saved >= EVERY_SECONDS):
             return
         folder, partial = self.folder / f"{self._prefix}{at:06d}", self.folder / f"{self._prefix}part"
         makers = {spec.name: make for spec, make in parts}
@@ -146,11 +146,11 @@ class WalkJournal:
             o.state = {k: state.read(prefix + k).to(at[prefix + k]) for k in state.names(prefix)}
         return state.at
 
-    def save(self, layer: int, hidden: Sequence[torch.Tensor]) -> None:
-        """Record that all layers before ``layer`` are done; at most once a minute."""
+    def save(self, layer: int, hidden: Sequence[torch.Tensor], *, force: bool = False) -> None:
+        """Record that all layers before ``layer`` are done; at most once a minute unless forced."""
         kept = {f"observer.{i}.{k}": v for i, o in enumerate(self.observers) for k, v in o.state.items()}
         parts = [*streams("hidden", hidden), *(part(name, tensor) for name, tensor in kept.items())]
-        self.journal.save(layer, parts, {"devices": {name: str(t.device) for name, t in kept.items()}})
+        self.journal.save(layer, parts, {"devices": {name: str(t.device) for name, t in kept.items()}}, force=force)
 
     def close(self) -> None:
         self.journal.close()

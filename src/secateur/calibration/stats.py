@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from secateur.calibration.blocks import BlockInfluence
 from secateur.calibration.channels import Channels
 from secateur.calibration.experts import Experts
+from secateur.calibration.spill import states
 from secateur.calibration.states import States
 from secateur.calibration.walker import Observer, Progress, walk
 from secateur.errors import CheckpointError, UsageError
@@ -95,17 +96,20 @@ def calibrate(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     journal: Path | None = None,
+    spill: Path | None = None,
     progress: Progress | None = None,
 ) -> Stats:
     """Walk ``windows`` (samples, tokens) through the model and collect what criteria score on.
 
-    Memory: one block, the hidden states of all windows, a few vectors per layer. Under torchrun each rank takes a part.
+    Memory: one block, the hidden states of all windows (with ``spill``, a folder, of one batch), a few vectors per
+    layer. ``journal``: a folder from which an interrupted walk resumes. Under torchrun each rank takes a part.
     """
     check_windows(model, windows)
     channels = Channels()
     observers: list[Observer] = [channels, BlockInfluence(), Experts(), States()]
     batches = list(torch.split(windows, batch))
-    walk(model, batches, observers, dtype=dtype, device=device, journal=journal, progress=progress)
+    with states(spill) as hidden:
+        walk(model, batches, observers, dtype=dtype, device=device, journal=journal, hidden=hidden, progress=progress)
     tensors = {k: v.cpu() for o in observers for k, v in o.state.items()}
     facts: dict[str, Any] = {"samples": windows.shape[0], "length": windows.shape[1], "tokens": windows.numel()}
     facts["input_first"] = sorted(channels.input_first)

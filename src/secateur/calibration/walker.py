@@ -118,15 +118,16 @@ def walk(
     edit: Edit | None = None,
     changed: Mapping[str, torch.Tensor] | None = None,
     journal: Path | None = None,
+    keep: bool = False,
     hidden: MutableSequence[torch.Tensor] | None = None,
     progress: Progress | None = None,
 ) -> Walk:
     """Stream ``batches`` (token ids, each (batch, tokens)) through the model.
 
     ``changed``: on-disk names and tensors that stand in for those on disk from now on; an edit may add to it and
-    reload its layer. ``journal``: a folder from which an interrupted walk resumes at the layer it was in. Raises
-    UsageError without batches. ``hidden``: an empty list for the hidden states, where they shall not be in memory (see
-    :mod:`secateur.calibration.spill`).
+    reload its layer. ``journal``: a folder from which an interrupted walk resumes at the layer it was in; with ``keep``
+    the finished walk stays in it. ``hidden``: an empty list for the hidden states, where they shall not be in memory
+    (see :mod:`secateur.calibration.spill`). Raises UsageError without batches.
     """
     if not batches:
         raise UsageError("no calibration text: the walker got no batch")
@@ -142,7 +143,9 @@ def walk(
             book.save(index + 1, stream.hidden)
         if progress is not None:
             progress((index + 1) * len(mine), total)
-    if book is not None:
+    if book is not None and keep:
+        book.save(model.anatomy.n_layers, stream.hidden, force=start < model.anatomy.n_layers)
+    elif book is not None:
         book.close()
     reduce_states(observers)
     return Walk(stream.skeleton, stream.hidden, stream.calls.arity)

@@ -42,6 +42,7 @@ def run(
         typer.Option(help="also measure the model without each layer (--layer-score depth-kl); whole model in memory"),
     ] = "no",
     journal: Annotated[Path | None, typer.Option(help="folder from which an interrupted run resumes")] = None,
+    spill: Annotated[Path | None, typer.Option(help="folder for hidden states, to keep them off memory")] = None,
     revision: Annotated[str | None, typer.Option(help="hub revision")] = None,
 ) -> None:
     from secateur.importance import experts
@@ -50,7 +51,7 @@ def run(
     with api.open(model, revision=revision) as opened, bars() as progress:
         stats = api.calibrate(
             opened, text, observe=observe, samples=samples, length=length, batch=batch, seed=seed, device=device,
-            dtype=dtype, journal=journal, out=save, progress=progress,
+            dtype=dtype, journal=journal, spill=spill, out=save, progress=progress,
         )  # fmt: skip
     out.print(f"wrote {save}: {len(stats.tensors)} statistics over {stats.tokens:,} tokens", soft_wrap=True)
     for layer, few in experts.starved(stats).items():

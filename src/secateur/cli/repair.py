@@ -37,11 +37,13 @@ def run(
         float, typer.Option(min=0, help="pull towards the cut weights, relative to the Gram's scale")
     ] = 1e-2,
     feedback: Annotated[bool, typer.Option(help="let a layer make up for what earlier layers lost")] = True,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    journal: Annotated[Path | None, typer.Option(help="folder from which an interrupted run resumes")] = None,
 ) -> None:
     with bars() as progress:
         api.repair(
             child, text, parent=parent, out=save, samples=samples, length=length, batch=batch, seed=seed, damp=damp,
-            feedback=feedback, progress=progress,
+            feedback=feedback, device=device, journal=journal, progress=progress,
         )  # fmt: skip
     print_attempts(json.loads((save / "secateur.json").read_text(encoding="utf-8"))["repair"]["attempts"])
     out.print(f"wrote {save}", soft_wrap=True)

@@ -36,13 +36,15 @@ def measure(
     device: str = "cpu",
     about: Mapping[str, Any] | None = None,
     journal: Path | None = None,
+    spill: Path | None = None,
     allowed: Callable[[Sequence[int]], bool] = lambda kept: True,
     progress: Progress | None = None,
 ) -> Stats:
     """Statistics of ``windows`` (samples, tokens) for every name in ``observe``.
 
-    ``journal``: a folder from which the streamed walk resumes. ``allowed``: whether layers may be kept alone, asked by
-    the two that skip layers. Raises UsageError for a name that is not in ``OBSERVE``.
+    ``journal``: a folder from which the streamed walk resumes; ``spill``: one for its hidden states. ``allowed``:
+    whether layers may be kept alone, asked by the two that skip layers. Raises UsageError for a name that is not in
+    ``OBSERVE``.
     """
     unknown = [name for name in observe if name not in OBSERVE]
     if unknown:
@@ -52,7 +54,7 @@ def measure(
         return lambda done, total: None if progress is None else progress(OBSERVE[name], done, total)
 
     on: dict[str, Any] = {"batch": batch, "dtype": dtype, "device": device}
-    stats = calibrate(model, windows, **on, about=about, journal=journal, progress=told("activation"))
+    stats = calibrate(model, windows, **on, about=about, journal=journal, spill=spill, progress=told("activation"))
     if "taylor" in observe:
         stats = stats.adding(taylor.measure(model, windows, **on, progress=told("taylor")))
     skipping = [name for name in ("depth-iterative", "depth") if name in observe]

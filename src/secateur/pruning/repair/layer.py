@@ -7,7 +7,7 @@ layer's error there, || parent stream (kept channels) - child stream ||^2 after 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -78,7 +78,7 @@ class LayerRepair:
 
     ``methods``: any of :data:`METHODS`. ``damp``: ridge, relative to the Gram's mean diagonal. ``feedback``: aim at the
     parent's stream where the linear's output enters it unchanged, so that a layer also makes up for what earlier layers
-    lost. ``changed``: on-disk names and new tensors of the child.
+    lost. ``changed``: on-disk names and new tensors of the child, kept wherever the mapping keeps them.
     """
 
     cut: Cut
@@ -86,7 +86,7 @@ class LayerRepair:
     damp: float = 1e-2
     feedback: bool = True
     log: list[Repair] = field(default_factory=list)
-    changed: dict[str, torch.Tensor] = field(default_factory=dict)
+    changed: MutableMapping[str, torch.Tensor] = field(default_factory=dict)
 
     def __call__(self, pair: Pair) -> None:
         task = Task.of(pair)
@@ -166,7 +166,7 @@ class LayerRepair:
         twin = pair.parent.module(name)
         if gain is None and twin is None:
             return False
-        sums = Sums.zeros(module.in_features, module.out_features)
+        sums = Sums.zeros(module.in_features, module.out_features, module.weight.device)
         for b in task.fit:
             with captured(module) as seen:
                 out = pair.run("child", b)

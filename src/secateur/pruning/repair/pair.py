@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from secateur.calibration.journal import Journal, streams
 from secateur.calibration.walker import Layer, Stream, open_stream
 from secateur.model import Model
 
@@ -49,17 +50,21 @@ def walk_pair(
     batches: Sequence[tuple[torch.Tensor, torch.Tensor]],
     visit: Visit,
     *,
+    device: str = "cpu",
+    book: Book | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Stream ``batches`` of (parent ids, child ids) through both models.
 
-    ``layers[j]`` is the parent layer child layer j came from; parent layers in between are run and passed by.
+    ``layers[j]`` is the parent layer child layer j came from; parent layers in between are run and passed by. With a
+    ``book`` a walk that was interrupted goes on at the layer it was in.
     """
-    a = open_stream(parent, [p for p, _ in batches])
-    b = open_stream(child, [c for _, c in batches])
+    a = open_stream(parent, [p for p, _ in batches], device=device)
+    b = open_stream(child, [c for _, c in batches], device=device)
     kept = torch.as_tensor(list(rows))
-    at = 0
-    for j, old in enumerate(layers):
+    start = 0 if book is None else book.resume(a, b)
+    at = layers[start - 1] + 1 if start else 0
+    for j, old in list(enumerate(layers))[start:]:
         while at < old:
             with a.loaded(at) as skipped:
                 a.advance(skipped)
@@ -69,8 +74,35 @@ def walk_pair(
             a.advance(parent_layer)
             b.advance(child_layer)
         at = old + 1
+        if book is not None:
+            book.save(j + 1, a, b)
         if progress is not None:
             progress(j + 1, len(layers))
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """The journal of a walk of two models. ``told()``: what the visitor wants to be reminded of, as JSON; ``hear``:
+    reminds it of that. Tensors the visitor keeps, it keeps by itself."""
+
+    journal: Journal
+    told: Callable[[], Mapping[str, Any]]
+    hear: Callable[[Mapping[str, Any]], None]
+
+    def resume(self, parent: Stream, child: Stream) -> int:
+        """Restore both streams; returns how many layers of the child are done."""
+        state = self.journal.found()
+        if state is None:
+            return 0
+        for name, stream in (("parent", parent), ("child", child)):
+            for b, before in enumerate(stream.hidden):
+                stream.hidden[b] = state.read(f"{name}.{b}").to(before.device)
+        self.hear(state.note)
+        return state.at
+
+    def save(self, done: int, parent: Stream, child: Stream) -> None:
+        parts = [*streams("parent", parent.hidden), *streams("child", child.hidden)]
+        self.journal.save(done, parts, self.told())
 
 
 @contextmanager

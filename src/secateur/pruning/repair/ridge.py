@@ -19,6 +19,9 @@ from dataclasses import dataclass
 
 import torch
 
+PANEL = 2048
+"""Rows of a Gram that are summed at once."""
+
 
 @dataclass
 class Sums:
@@ -32,21 +35,20 @@ class Sums:
     count: int = 0
 
     @classmethod
-    def zeros(cls, inputs: int, outputs: int) -> Sums:
-        z = torch.zeros
-        return cls(
-            z(inputs, inputs, dtype=torch.float64),
-            z(outputs, inputs, dtype=torch.float64),
-            z(inputs, dtype=torch.float64),
-            z(outputs, dtype=torch.float64),
-        )
+    def zeros(cls, inputs: int, outputs: int, device: torch.device | str = "cpu") -> Sums:
+        def zeros(*shape: int) -> torch.Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
+        return cls(zeros(inputs, inputs), zeros(outputs, inputs), zeros(inputs), zeros(outputs))
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Add tokens: ``x`` (..., inputs), ``y`` (..., outputs)."""
         wide = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
         x2, y2 = x.reshape(-1, x.shape[-1]).to(wide), y.reshape(-1, y.shape[-1]).to(wide)
-        self.gram += (x2.T @ x2).double()
-        self.cross += (y2.T @ x2).double()
+        for start in range(0, x2.shape[1], PANEL):  # a product as large as the Gram never exists
+            at = slice(start, start + PANEL)
+            self.gram[at] += x2[:, at].T @ x2
+        self.cross += y2.T @ x2
         self.x += x2.sum(0, dtype=torch.float64)
         self.y += y2.sum(0, dtype=torch.float64)
         self.yy += float(y2.double().square().sum())
@@ -87,12 +89,17 @@ def solve(
 def _divided(rest: torch.Tensor, gram: torch.Tensor, ridge: float) -> torch.Tensor:
     """``rest (gram + ridge I)^-1``, of the shape of ``rest``; the pseudo-inverse where nothing can be factorised."""
     precision = gram.shape[0] * torch.finfo(gram.dtype).eps
-    if ridge > precision * float(gram.diagonal().max()):
-        system = gram + ridge * torch.eye(gram.shape[0], dtype=gram.dtype)
-        factor, failed = torch.linalg.cholesky_ex(system)
+    diagonal = gram.diagonal()
+    if ridge > precision * float(diagonal.max()):
+        before = diagonal.clone()
+        diagonal += ridge  # in place and taken back: the system is as large as everything else together
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        diagonal.copy_(before)
         if not int(failed):
-            solved: torch.Tensor = torch.cholesky_solve(rest.T, factor).T
+            half = torch.linalg.solve_triangular(factor.mT, rest, upper=True, left=False)
+            solved: torch.Tensor = torch.linalg.solve_triangular(factor, half, upper=False, left=False)
             return solved
+        del factor
     values, vectors = torch.linalg.eigh(gram)
     top = float(values[-1])
     kept = values > precision * max(top, 0.0)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from secateur.calibration.journal import Journal, fingerprint
 from secateur.checkpoint import DTYPES, TensorSpec, publish, require_space, write_json, write_tensors
 from secateur.checkpoint.passengers import copy_passengers, list_passengers
 from secateur.errors import UsageError
@@ -18,8 +19,9 @@ from secateur.importance.document import IMPORTANCE
 from secateur.model import Model, open_model
 from secateur.pruning.provenance import FILE, versions
 from secateur.pruning.recorded import read_record, recorded_cut
+from secateur.pruning.repair.kept import Kept
 from secateur.pruning.repair.layer import METHODS, LayerRepair, Repair
-from secateur.pruning.repair.pair import walk_pair
+from secateur.pruning.repair.pair import Book, walk_pair
 
 Progress = Callable[[int, int], None]
 
@@ -43,11 +45,14 @@ def repair(
     *,
     about: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    device: str = "cpu",
+    journal: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Model, list[Repair]]:
     """Repair ``child`` on calibration ``windows`` of parent token ids, (samples, tokens), and write it to ``out``.
 
-    Returns the repaired child and every attempt. Memory: one layer of each model, the hidden states of all windows.
+    Returns the repaired child and every attempt. Memory: one layer of each model, the hidden states of all windows;
+    repaired tensors wait on disk. ``journal``: a folder from which an interrupted repair resumes.
     Raises UsageError when the child does not come from this parent, or there are fewer than two batches, and whatever
     :func:`publish` has against ``out``, before any text is read.
     """
@@ -61,11 +66,41 @@ def repair(
             "repair compares residual streams, and --norm eps-exact rescales the child's",
             hint="cut with --norm auto to repair",
         )
-    require_space(out, child.weights.total_bytes)
+    require_space(out, child.weights.total_bytes * (1 if journal is not None else 2))
     with publish(out, overwrite=overwrite) as staging:
-        walk_pair(parent, child, cut.layers, rows, batches, work, progress=progress)
+        place = (journal or staging) / "repaired-tensors"
+        work.changed = Kept(place, lambda name: DTYPES[child.dtype(name)][0])
+        book = None if journal is None else _book(journal, child, parent, batches, work, settings)
+        walk_pair(parent, child, cut.layers, rows, batches, work, device=device, book=book, progress=progress)
         _write(child, work, staging, {"windows": list(windows.shape), **(about or {}), **asdict(settings)})
+        shutil.rmtree(place, ignore_errors=True)
+    if book is not None:
+        book.journal.close()
     return open_model(out), work.log
+
+
+def _book(
+    journal: Path,
+    child: Model,
+    parent: Model,
+    batches: list[tuple[torch.Tensor, torch.Tensor]],
+    work: LayerRepair,
+    settings: RepairSettings,
+) -> Book:
+    """What an interrupted repair remembers: both streams, every attempt, and which tensors wait on disk."""
+    key = fingerprint([child, parent], [ids for pair in batches for ids in pair], settings)
+    kept = work.changed
+
+    def hear(note: Mapping[str, Any]) -> None:
+        work.log[:] = [Repair(**attempt) for attempt in note["attempts"]]
+        assert isinstance(kept, Kept)
+        work.changed = Kept(kept.folder, kept.dtype, note["changed"])
+
+    return Book(
+        Journal(journal, key, "repair"),
+        lambda: {"attempts": [asdict(r) for r in work.log], "changed": list(work.changed)},
+        hear,
+    )
 
 
 def _batches(
