@@ -31,8 +31,8 @@ STARVED = 0.25
 class Storage(Protocol):
     """How solved linears are stored. ``tensors``: what takes the place of a linear's weight, by on-disk name, from the
     solutions of its matrices (one, or as many as are stacked; None where one was left) and the dense weight in the
-    file's dtype. ``config``: the result's config.json from the parent's. ``finish``: told the folder when all is written
-    to it, before it is published."""
+    file's dtype. ``config``: the result's config.json from the parent's. ``finish``: told the folder when all is
+    written to it, before it is published."""
 
     def tensors(
         self, place: Place, solutions: Sequence[Solution | None], dense: torch.Tensor

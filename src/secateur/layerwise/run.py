@@ -38,7 +38,7 @@ Choice = Callable[[Place], "tuple[Method, Any] | str"]
 class Job:
     """How a method is run. ``step``: verb for the record. ``batch``: windows at a time. ``work``: where an unfinished
     run is kept, beside ``out`` when not given; ``restart`` throws it away. ``overwrite``: a checkpoint at ``out`` may
-    be replaced. ``storage``: how solved linears are stored."""
+    be replaced. ``storage``: how solved linears are stored. ``note``: told what the run will take before it starts."""
 
     step: str
     batch: int = 4
@@ -48,6 +48,7 @@ class Job:
     restart: bool = False
     overwrite: bool = False
     storage: Storage | None = None
+    note: Callable[[str], None] | None = None
 
 
 def compress(
@@ -80,10 +81,13 @@ def compress(
     every = survey(model)
     work = job.work or out.absolute().with_name(out.name + ".work")
     begin(work, _identity(model, windows, method, settings, job), restart=job.restart)
+    memory = gram_memory(model, every) if windows is not None else 0
+    if job.note is not None and memory:
+        job.note(f"Gram matrices will take at most {memory / 1e6:,.1f} MB at a time")
     chosen = choose or (lambda place: (method, settings))
     engine = _solved(model, windows, every, chosen, method, work, job, progress)
     if is_main():
-        record = _record(model, windows, method, settings, job, about)
+        record = {**_record(model, windows, method, settings, job, about), "gram_bytes": memory}
         publish_result(model, engine, out, left(model.anatomy), record, job.overwrite)
         shutil.rmtree(work, ignore_errors=True)
     if torch.distributed.is_initialized():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from secateur.model import Model
 from secateur.pruning.provenance import FILE, FORMAT, versions
 from secateur.train.prepare import history
 
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_])\d+(?![A-Za-z0-9_])")
 DONE = {"sparsify": "sparsified", "quantize": "quantized", "factorize": "factorized"}
 
 
@@ -74,6 +77,53 @@ def audited(model: Model, found: list[dict[str, Any]], left: Mapping[str, str], 
     ]
     summary = Counter(t["action"] for t in tensors.values())
     return {"summary": dict(sorted(summary.items())), "tensors": {n: tensors[n] for n in order}, "linears": found}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Linears, or tensors that were left, whose names differ in numbers only. Errors: smallest and largest, None where
+    none is known."""
+
+    name: str
+    count: int
+    solved: bool
+    predicted: tuple[float, float] | None
+    measured: tuple[float, float] | None
+    why: str
+
+    @staticmethod
+    def said(span: tuple[float, float] | None) -> str:
+        """``1.2e-02 .. 3.4e-02``"""
+        if span is None:
+            return "-"
+        return f"{span[0]:.1e}" if span[0] == span[1] else f"{span[0]:.1e} .. {span[1]:.1e}"
+
+
+def read_audit(folder: Path) -> dict[str, Any]:
+    """The audit of a checkpoint that a layer-wise method wrote."""
+    found: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))["audit"]
+    return found
+
+
+def folded(audit: Mapping[str, Any]) -> list[Row]:
+    """The audit's linears, then the tensors that were left, by the names they share."""
+    groups: dict[tuple[str, bool, str], list[Mapping[str, Any]]] = {}
+    linears = {line["tensor"] for line in audit["linears"]}
+    for line in audit["linears"]:
+        key = _NUMBER.sub("*", line["tensor"]), line["action"] == "done", _NUMBER.sub("*", line["why"])
+        groups.setdefault(key, []).append(line)
+    for name, entry in audit["tensors"].items():
+        if name not in linears:
+            groups.setdefault((_NUMBER.sub("*", name), False, entry["why"]), []).append({})
+    return [
+        Row(name, len(lines), solved, _span(lines, "predicted"), _span(lines, "measured"), why)
+        for (name, solved, why), lines in groups.items()
+    ]
+
+
+def _span(lines: Sequence[Mapping[str, Any]], what: str) -> tuple[float, float] | None:
+    known = [float(v) for line in lines if (v := line.get(what)) is not None]
+    return (min(known), max(known)) if known else None
 
 
 def _replacements(work: Path, stack: ExitStack) -> tuple[dict[str, Any], dict[str, list[str]]]:
