@@ -6,6 +6,7 @@ them as with `distill --top-k`. The candidate is a copy: nothing of it stays but
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,15 @@ if TYPE_CHECKING:
 #: Windows of a step. Short runs need many steps more than large batches.
 BATCH = 4
 #: Peak of the learning rate; short runs on freshly cut models bear more than the 1e-4 of long ones.
-RATE = 5e-4
+RATE = 1e-3
 
 
-def heal(module: Any, bench: Bench, tokens: int, *, rate: float = RATE) -> list[float]:
+def heal(
+    module: Any, bench: Bench, tokens: int, *, rate: float = RATE, watch: Callable[[int], None] = lambda done: None
+) -> list[float]:
     """Distil ``module`` in place on the first ``tokens`` of the lessons; the loss of every step. Deterministic.
+
+    ``watch`` is told the tokens that are done after every step.
 
     Raises UsageError without lessons, or when they are fewer than one step.
     """
@@ -47,7 +52,10 @@ def heal(module: Any, bench: Bench, tokens: int, *, rate: float = RATE) -> list[
     answers: Any = _Answers(tutor)
     loop = Loop(_Alone(), distiller, optimizer, windows, settings, Path(), answers)
     distiller.train()
-    losses = [loop.take(step)[0] for step in range(settings.steps)]
+    losses = []
+    for step in range(settings.steps):
+        losses.append(loop.take(step)[0])
+        watch((step + 1) * BATCH * length)
     module.requires_grad_(False)
     return losses
 
