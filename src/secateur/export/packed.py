@@ -119,10 +119,10 @@ def expand(folder: Path, out: Path, *, progress: Progress | None = None) -> Mode
     """
     entries = read_manifest(folder)
     with TensorStore.open(folder / FOLDER) as store:
-        specs = [
-            TensorSpec(n, i.dtype, i.shape) for n, i in store.tensors.items() if n.partition("#")[0] not in entries
-        ]
-        specs += [TensorSpec(n, e.dtype, e.shape) for n, e in entries.items()]
+        infos = store.tensors
+        order = dict.fromkeys(n.partition("#")[0] if n.partition("#")[0] in entries else n for n in infos)
+        whole = {n: entries[n] if n in entries else infos[n] for n in order}
+        specs = [TensorSpec(n, i.dtype, i.shape) for n, i in whole.items()]
 
         def produce(spec: TensorSpec) -> torch.Tensor:
             entry = entries.get(spec.name)

@@ -1,0 +1,64 @@
+"""``secateur factorize``: thin factors in place of linears, without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from secateur import api
+from secateur.cli.calibrate import bars
+from secateur.cli.common import human_bytes, out
+
+NAME = "factorize"
+HELP = """Replace every linear by two thin matrices of least layer error: svd, asvd, svd-llm, lord, curing, modegpt.
+
+A factorised linear is no standard one. `--store dense` multiplies the factors out: loads everywhere, saves no bytes.
+`--store factors` keeps them: fewer bytes, restored to the last bit by `secateur expand`.
+
+Example:
+
+    secateur factorize ./checkpoint --method svd-llm --ratio 0.8 --text books/ --out ./low-rank"""
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="folder or hub id")],
+    save: Annotated[Path, typer.Option("--out", help="folder for the result; must not exist yet")],
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="text files, folders, JSONL, parquet or hf://owner/name; repeatable; svd needs none"),
+    ] = None,
+    method: Annotated[str, typer.Option(help="svd, asvd, svd-llm, lord, curing or modegpt")] = "svd-llm",
+    ratio: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="part of each linear's parameters to keep [default: 0.8]")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="the same rank for all instead")] = None,
+    allocate: Annotated[
+        str, typer.Option(help="uniform, or share ranks out by spectra: greedy, dynamic, integer, ..")
+    ] = "uniform",
+    store: Annotated[Literal["dense", "factors"], typer.Option(help="multiplied out, or in parts")] = "dense",
+    alpha: Annotated[float | None, typer.Option(min=0.0, help="asvd: power of a channel's size [default: 1]")] = None,
+    on_outputs: Annotated[
+        bool | None, typer.Option("--on-outputs", help="curing: the core that is best for the outputs")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="windows of text")] = 128,
+    length: Annotated[int, typer.Option(min=8, help="tokens per window")] = 512,
+    batch: Annotated[int, typer.Option(min=1, help="windows at a time")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="which windows are drawn")] = 0,
+    device: Annotated[str, typer.Option(help="where blocks compute")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="in what to compute: float32 or bfloat16")] = "float32",
+    overwrite: Annotated[bool, typer.Option(help="replace a checkpoint that is there")] = False,
+) -> None:
+    with bars() as progress:
+        api.factorize(
+            model, save, text=text, method=method, ratio=ratio, rank=rank, allocate=allocate, store=store, alpha=alpha,
+            on_outputs=on_outputs, samples=samples, length=length, batch=batch, seed=seed, device=device, dtype=dtype,
+            overwrite=overwrite, progress=progress,
+        )  # fmt: skip
+    from secateur.cli.sparsify import print_audit
+    from secateur.layerwise.write import read_audit
+
+    print_audit(read_audit(save))
+    size = sum(p.stat().st_size for p in save.rglob("*.safetensors"))
+    out.print(f"wrote {save}, {human_bytes(size)} of weights", soft_wrap=True)
