@@ -293,7 +293,7 @@ def quantize(
 
     ``method``: rtn, gptq, obq, decoupleq, higgs, nupes, bct or onebit. ``group``: columns that share a scale (128; 0:
     whole rows). ``allocate``: "uniform", or a solver (greedy, dynamic, ..) that shares out ``bits`` on average by the
-    errors they cost. ``store``: "packed" is a compressed-tensors checkpoint, with what loaders do not take packed stored
+    errors they cost. ``store``: "packed" is a compressed-tensors checkpoint, in which what no loader takes packed is
     dequantised; "dense" stores all so. ``text`` as in :func:`calibrate`; rtn, higgs, bct and onebit need none. Memory:
     one layer. Other keyword arguments are the method's own: symmetric, search, order, damp, ...
 

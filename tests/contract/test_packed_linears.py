@@ -29,8 +29,8 @@ DENSE = {
     "granitemoehybrid": {"block_sparse_moe.input_linear.weight", "block_sparse_moe.output_linear.weight"},
     "gpt_oss": {"gate_up_proj", "experts.down_proj"},
 }
-ALL_DENSE = {"gpt2", "olmo_hybrid", "kimi_linear"}
-SHARED = {"zamba2": "shared_transformer", "recurrent_gemma": ""}
+ALL_DENSE = {"gpt2", "olmo_hybrid", "kimi_linear", "recurrent_gemma"}
+SHARED = {"zamba2": "shared_transformer"}
 
 
 def load(folder: Path) -> Any:

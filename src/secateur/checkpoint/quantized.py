@@ -12,6 +12,7 @@ the same bits that transformers computes when it loads the folder. Nothing is un
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,9 @@ class Packed:
 def open_quantized(folder: Path, quantization: Mapping[str, Any]) -> QuantizedStore:
     """Read the headers of a folder whose config :func:`is_packed`. Raises CheckpointError for parts that do not fit."""
     store = QuantizedStore.open(folder)
-    known = sorted({int(g["weights"]["num_bits"]) for g in quantization["config_groups"].values()})
+    known = [
+        (int(g["weights"]["num_bits"]), list(g.get("targets", ()))) for g in quantization["config_groups"].values()
+    ]
     packed = {}
     for name in [n for n in store.tensors if n.endswith(f".{PACKED}")]:
         base = name.removesuffix(PACKED)
@@ -119,19 +122,33 @@ def open_quantized(folder: Path, quantization: Mapping[str, Any]) -> QuantizedSt
     return store
 
 
-def _checked(store: QuantizedStore, name: str, parts: dict[str, TensorInfo], known: Sequence[int]) -> Packed:
+def _checked(
+    store: QuantizedStore, name: str, parts: dict[str, TensorInfo], known: Sequence[tuple[int, Sequence[str]]]
+) -> Packed:
     place = f"{store.folder}: packed tensor {short(name)}"
     if not {PACKED, SCALE, SHAPE} <= parts.keys() or parts[SHAPE].shape != (2,):
         raise CheckpointError(f"{place}: its scale or its shape is missing")
     info = parts[SHAPE]
     m, d = (int(n) for n in store._load(info, info.begin, info.shape))
     words, scale = parts[PACKED].shape, parts[SCALE].shape
-    fitting = [b for b in known if words == (m, math.ceil(d * b / 32))]
+    fitting = sorted({b for b, _ in known if words == (m, math.ceil(d * b / 32))})
+    if len(fitting) > 1:  # rows shorter than a word
+        fitting = sorted({b for b, targets in known if b in fitting and _targeted(name, targets)})
     if len(fitting) != 1 or len(scale) != 2 or scale[0] != m or not scale[1] or d % scale[1]:
         raise CheckpointError(
             f"{place}: shape {(m, d)}, {words} words, {scale} scales do not fit together",
-            hint=f"the config speaks of {', '.join(map(str, known))} bits",
+            hint=f"the config speaks of {', '.join(sorted({str(b) for b, _ in known}))} bits",
         )
     if ZERO in parts and parts[ZERO].shape != (math.ceil(m * fitting[0] / 32), scale[1]):
         raise CheckpointError(f"{place}: {parts[ZERO].shape} words of zeros do not fit shape {(m, d)}")
     return Packed(parts, (m, d), fitting[0])
+
+
+def _targeted(name: str, targets: Sequence[str]) -> bool:
+    """Whether a group's targets name the module of a tensor; files and modules may differ in their first component."""
+    module = name.rpartition(".")[0]
+    tail = module.partition(".")[2]
+    patterns = [t.removeprefix("re:") for t in targets if t.startswith("re:")]
+    return any(t == module or t.partition(".")[2] == tail for t in targets) or any(
+        re.match(p, module) for p in patterns
+    )

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from typer.models import ArgumentInfo, ParameterInfo
 
-MODELS = ("prune", "repair", "distill")
+MODELS = ("prune", "repair", "sparsify", "factorize", "quantize", "distill")
 #: Option -> the verbs whose results it takes (nothing: only files and inputs). Every argument and every path is one.
 TAKES: Mapping[str, tuple[str, ...]] = {
     "parent": MODELS,
@@ -36,6 +36,9 @@ RESULTS: Mapping[str, str] = {
     "plan": ".json",
     "prune": "",
     "repair": "",
+    "sparsify": "",
+    "factorize": "",
+    "quantize": "",
     "distill": "",
     "eval": ".json",
     "report": ".html",
@@ -110,9 +113,9 @@ class Verb:
 @cache
 def verbs() -> Mapping[str, Verb]:
     """Every verb that can be a step, by name."""
-    from secateur.cli import calibrate, distill, eval, plan, prune, repair, report
+    from secateur.cli import calibrate, distill, eval, factorize, plan, prune, quantize, repair, report, sparsify
 
-    modules = (calibrate, plan, prune, repair, distill, eval, report)
+    modules = (calibrate, plan, prune, repair, sparsify, factorize, quantize, distill, eval, report)
     return {m.NAME: Verb(m.NAME, m.run, options_of(m.run)) for m in modules}
 
 
