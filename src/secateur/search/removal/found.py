@@ -70,19 +70,22 @@ def greedy(
 ) -> Found:
     """Remove the level that costs least, measure the others again without it, until the budget is kept.
 
-    ``already``: what went before this search. Raises BudgetError when nothing more may go.
+    A layer may still go after its scan; both steps count. ``already``: what went before this search. Raises
+    BudgetError when nothing more may go.
     """
-    choice, trials, steps = ground.nothing, 0, []
+    choice, trials, steps = ground.nothing, 0, list[Step]()
     while not ground.fits(choice):
-        options = [c for c in ground.raised(choice) if already | ground.removal(c) != already | ground.removal(choice)]
+        base = work.removal(already | ground.removal(choice))
+        options = {c: work.removal(already | ground.removal(c)) for c in ground.raised(choice)}
+        options = {c: r for c, r in options.items() if r != base and ground.can_say(r)}
         if not options:
             raise ground.short(choice)
-        base = already | ground.removal(choice)
-        costs = work.costs([already | ground.removal(c) for c in options], base=base)[measure]
+        costs = work.costs(list(options.values()), base=base)[measure]
         best = int(costs.argmin())
         trials += len(options)
-        steps.append(Step(_risen(ground, choice, options[best]), float(costs[best])))
-        choice = options[best]
+        taken = list(options)[best]
+        steps.append(Step(_risen(ground, choice, taken), float(costs[best])))
+        choice = taken
         watch(f"{len(steps)} gone, last {steps[-1].gone}: {measure} {steps[-1].cost:.4f}", trials)
     removal = work.removal(already | ground.removal(choice))
     return found(work, removal, measure, trials, steps=tuple(steps))
@@ -95,7 +98,7 @@ def one_shot(ground: Ground, scores: Sequence[Sequence[float]] | Tensor) -> Choi
     """
     choice = ground.nothing
     while not ground.fits(choice):
-        options = ground.raised(choice)
+        options = [c for c in ground.raised(choice) if ground.allowed(c)]
         if not options:
             raise ground.short(choice)
         choice = min(options, key=lambda c: _next_score(choice, c, scores))

@@ -117,14 +117,15 @@ class Ground:
         return canonical((p.levels[o - 1] for p, o in zip(self.places, choice, strict=True) if o), self.anatomy)
 
     def allowed(self, choice: Choice) -> bool:
-        """Whether the config can say the layers that are left, and nothing is removed twice."""
+        """Whether the config can say the layers that are left, and nothing is removed twice (a scan and its layer)."""
         if choice not in self._allowed:
             removal = self.removal(choice)
             less = ((*choice[:i], 0, *choice[i + 1 :]) for i, o in enumerate(choice) if o)
-            self._allowed[choice] = self._can_say(removal) and all(self.removal(c) != removal for c in less)
+            self._allowed[choice] = self.can_say(removal) and all(self.removal(c) != removal for c in less)
         return self._allowed[choice]
 
-    def _can_say(self, removal: Removal) -> bool:
+    def can_say(self, removal: Removal) -> bool:
+        """Whether the config can say the layers that are left."""
         layers, _ = split(removal, self.anatomy)
         if layers not in self._sayable:
             whole = len(layers) == self.anatomy.n_layers
@@ -132,9 +133,9 @@ class Ground:
         return self._sayable[layers]
 
     def raised(self, choice: Choice) -> list[Choice]:
-        """The allowed choices that remove one level more."""
+        """The choices that remove one level more, whatever they are worth."""
         steps = [(i, o + 1) for i, (o, p) in enumerate(zip(choice, self.places, strict=True)) if o < len(p.levels)]
-        return [c for i, o in steps if self.allowed(c := (*choice[:i], o, *choice[i + 1 :]))]
+        return [(*choice[:i], o, *choice[i + 1 :]) for i, o in steps]
 
     def fits(self, choice: Choice) -> bool:
         """Whether the choice keeps the budget."""
