@@ -17,8 +17,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 from secateur.api import (
     calibrate,
+    cost,
     distill,
     evaluate,
+    export,
     factorize,
     open,
     plan,
@@ -45,8 +47,10 @@ __all__ = [
     "TokenReduction",
     "__version__",
     "calibrate",
+    "cost",
     "distill",
     "evaluate",
+    "export",
     "factorize",
     "open",
     "plan",

@@ -186,6 +186,44 @@ def search(
     return found
 
 
+def cost(
+    model: Source,
+    plan: Plan | Mapping[str, int],
+    *,
+    tokens: int | str = "20M",
+    samples: int = 128,
+    length: int = 512,
+    processes: int = 1,
+    top_k: int | None = None,
+    gpu_rate: float = 160.0,
+    folder: str | Path | None = None,
+) -> dict[str, Any]:
+    """What calibrating, cutting, repairing, measuring and healing on ``tokens`` will take, before any of it is started.
+
+    A config.json is enough. The machine is probed for a few seconds (matrix products, sha256, the disk of ``folder``).
+    ``gpu_rate``: 1e12 operations a second that one GPU really does. Returns {"steps": {verb: {"seconds",
+    "gpu_seconds", "memory", "disk"}}, "load", "machine", "gpu_flops"}; memory in bytes per process, and how well such
+    predictions held is in benchmarks/README.md. Raises BudgetError and InexpressibleError like :func:`plan`.
+    """
+    from dataclasses import asdict
+
+    from secateur.cost import Load, price, probe, work
+    from secateur.pruning.plan import make_plan
+    from secateur.pruning.shape import resolve
+    from secateur.train import token_count
+
+    load = Load(
+        samples=samples, length=length, ranks=processes, train_tokens=token_count(tokens, "tokens"), top_k=top_k
+    )
+    with _opened(model) as parent:
+        made = make_plan(parent, keep=plan) if isinstance(plan, Mapping) else plan
+        kept = range(made.layers) if isinstance(made.layers, int) else made.layers
+        todo = work(parent, resolve(parent.anatomy, made.keep), frozenset(kept), load)
+    machine, rate = probe(None if folder is None else Path(folder)), gpu_rate * 1e12
+    steps = {verb: asdict(price(verb, w, machine, gpu_flops=rate)) for verb, w in todo.items()}
+    return {"steps": steps, "load": asdict(load), "machine": machine.to_json(), "gpu_flops": rate}
+
+
 def prune(
     model: Source,
     plan: Plan | Mapping[str, int],
@@ -388,6 +426,29 @@ def factorize(
             opened, windows, Path(out), method, job, store=store, allocate=allocate, about=about, progress=progress,
             ratio=ratio, rank=rank, **options,
         )  # fmt: skip
+
+
+def export(
+    model: Source,
+    out: str | Path,
+    *,
+    to: str,
+    type: str | None = None,
+    pre: str | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Write ``model`` for another program: ``to="gguf"`` is a file for llama.cpp, ``"sparse"`` a folder with bitmaps in
+    place of zeros (``secateur expand``). ``type``: of a GGUF file's matrices, "f16" when not said; codes that are
+    packed already are kept. ``pre``: llama.cpp's name of the tokenizer's splitting rule, where it is not known.
+
+    Returns ``bytes`` on disk and ``notes`` in words. Raises InexpressibleError for what llama.cpp cannot hold, before
+    anything is written.
+    """
+    from secateur.export.run import export as run
+
+    with _opened(model) as opened:
+        return run(opened, Path(out), to, type=type, pre=pre, overwrite=overwrite, progress=progress)
 
 
 def distill(

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -60,7 +60,6 @@ class Place:
     """Where commands run: ``folder`` for their logs and counts."""
 
     folder: Path
-    options: dict[str, float] = field(default_factory=dict)
 
     @property
     def log(self) -> str:
@@ -72,9 +71,9 @@ class Place:
         path = self.folder / "calls"
         return int(path.read_text() or 0) if path.exists() else 0
 
-    def start(self, argv: list[str], trap: Trap | None = None) -> BaseProcess:
+    def start(self, argv: list[str], trap: Trap | None = None, **environment: str) -> BaseProcess:
         (self.folder / "calls").unlink(missing_ok=True)
-        process = _FORKS.Process(target=_secateur, args=(argv, self.folder, trap))
+        process = _FORKS.Process(target=_secateur, args=(argv, self.folder, trap, environment))
         process.start()
         return process
 
@@ -91,7 +90,8 @@ class Place:
         assert process.exitcode == -signal.SIGKILL, self.log
 
 
-def _secateur(argv: list[str], folder: Path, trap: Trap | None) -> None:
+def _secateur(argv: list[str], folder: Path, trap: Trap | None, environment: dict[str, str]) -> None:
+    os.environ |= environment
     from secateur.calibration import journal
 
     journal.EVERY_SECONDS = 0.0  # a state after every layer; users get one a minute

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from secateur import api
 from secateur.cli.common import human_bytes, human_count, out, parse_indices, parse_keep, print_json
 from secateur.errors import UsageError
 
@@ -29,7 +30,9 @@ Examples:
 
     secateur plan ./checkpoint --keep hidden=3072,ffn=12288,ssm_heads=112 --drop-layers 20-23
 
-    secateur plan ./checkpoint --params 60% --stats stats.safetensors --keep layers=40 --layer-score depth-kl"""
+    secateur plan ./checkpoint --params 60% --stats stats.safetensors --keep layers=40 --layer-score depth-kl
+
+    secateur plan ./config.json --params 50% --cost --tokens 2B"""
 
 ModelArgument = Annotated[str, typer.Argument(help="checkpoint folder, config.json, or hub id")]
 Params = Annotated[str | None, typer.Option(help="parameters to stay within: 60%, 4B, 350M")]
@@ -44,6 +47,14 @@ LayerScore = Annotated[
     typer.Option(help="which of layers=N stay: with --stats block-influence, depth-kl, depth-ppl, ...-iterative"),
 ]
 Revision = Annotated[str | None, typer.Option(help="hub revision")]
+CostOption = Annotated[
+    bool, typer.Option("--cost", help="measure this machine and say what calibrating, cutting, healing would take")
+]
+Tokens = Annotated[str, typer.Option(help="with --cost: tokens to heal on, as 20M")]
+Processes = Annotated[int, typer.Option(min=1, help="with --cost: processes that share the work")]
+GpuRate = Annotated[
+    float, typer.Option(min=1e-3, help="with --cost: 1e12 operations a second that one GPU really does")
+]
 
 
 def run(
@@ -56,6 +67,10 @@ def run(
     layer_score: LayerScore = None,
     save: Annotated[Path | None, typer.Option("--out", help="write the plan to this file")] = None,
     json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+    cost: CostOption = False,
+    tokens: Tokens = "20M",
+    processes: Processes = 1,
+    gpu_rate: GpuRate = 160.0,
     revision: Revision = None,
 ) -> None:
     from secateur.model import open_model
@@ -65,10 +80,13 @@ def run(
         made = from_options(opened, params, bytes, keep, drop_layers, measured, layer_score)
         if save is not None:
             made.save(save)
+        took = api.cost(opened, made, tokens=tokens, processes=processes, gpu_rate=gpu_rate) if cost else None
         if json:
-            print_json(made.to_json())
+            print_json({**made.to_json(), **({} if took is None else {"cost": took})})
             return
         print_plan(opened, made)
+        if took is not None:
+            print_cost(took)
         if save is not None:
             out.print(
                 f"plan written to {save}; apply it with: secateur prune {model} --plan {save} --out DIR",
@@ -151,6 +169,25 @@ def print_plan(model: Model, plan: Plan) -> None:
         _print_curves(plan.importance)
     for note in plan.notes:
         out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+
+
+def print_cost(found: Mapping[str, Any]) -> None:
+    """What each step would take, on this machine and in hours of a GPU."""
+    table = Table("", "hours here", "GPU-hours", "memory", "disk", box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for verb, p in found["steps"].items():
+        hours = f"{p['seconds'] / 3600:,.2f}", f"{p['gpu_seconds'] / 3600:,.3g}" if p["gpu_seconds"] else "-"
+        table.add_row(verb, *hours, human_bytes(p["memory"]), human_bytes(p["disk"]) if p["disk"] else "-")
+    out.print(table)
+    text, machine = found["load"], found["machine"]
+    out.print(
+        f"calibrating and measuring on {text['samples']} x {text['length']} tokens, healing on "
+        f"{human_count(text['train_tokens'])} of them; this machine: {machine['flops'] / 1e9:,.0f} GFLOP/s, "
+        f"{human_bytes(machine['read'])}/s read, {human_bytes(machine['write'])}/s written, "
+        f"{human_bytes(machine['hash'])}/s hashed; GPU at {found['gpu_flops'] / 1e12:,.0f} TFLOP/s; memory per process",
+        soft_wrap=True,
+    )
 
 
 def _print_curves(importance: Mapping[str, Any]) -> None:

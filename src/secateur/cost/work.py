@@ -1,0 +1,186 @@
+"""What each verb has to do, counted from the config: operations, bytes moved, memory held, disk taken.
+
+Glossary: ``W`` bytes of the weights on disk, ``F`` forward operations of the text (matrices, attention, recurrence,
+without the head), ``H`` bytes of hidden states = tokens x hidden x 4, ``B`` the largest block's entries, ``R`` its
+bytes on disk, ``n`` inputs of the widest linear that writes the residual stream, ``P`` parameters.
+
+    calibrate   ops F                    moved W          memory 4B + 2R + 2H            disk H (journal)
+    prune       ops -                    moved 2W + W'    memory two tensors             disk W'
+    repair      ops 3F + 6F' + fit       moved W + 2W'    memory blocks + H + 2H' + 16 n^2  disk 2W'
+    eval        ops F + heads            moved 2W         memory max(block, head) + H    disk H (journal)
+    distill     ops 3 F' + F + heads     moved W          memory 16 P' + 4 P + batch     disk states, cache
+
+A prime marks the child; prune hashes what it reads, eval and distill too. A repair runs each of the child's layers
+about six times (targets, tries, judging) and the parent's three times; its fit is a Gram of 2 n^2 per token and a
+solution of n^3/3 + 2 d n^2. Adam keeps two moments and training a gradient: 16 bytes per parameter in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from secateur.anatomy import layout as lo
+from secateur.model import Model
+from secateur.pruning.budget import cost
+from secateur.search.resources.base import Workload
+from secateur.search.resources.flops import prefill
+
+BASE = 480 << 20
+"""Resident bytes of Python with PyTorch, transformers and the checkpoint's config."""
+BUFFERS = 256 << 20
+"""What recycled buffers and the writer keep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much text, and how it is cut. ``ranks``: processes that share it; ``train_tokens``: of a healing run, with
+    ``micro_batch`` windows in memory at once; ``top_k``: of a teacher on disk."""
+
+    samples: int = 128
+    length: int = 512
+    batch: int = 4
+    ranks: int = 1
+    train_tokens: int = 20_000_000
+    micro_batch: int = 4
+    top_k: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        return self.samples * self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """``flops``: operations; ``read``, ``written``, ``hashed``: bytes; ``memory``: bytes held at the peak, per process;
+    ``disk``: bytes taken while it runs. ``cast``: entries turned from the file's dtype into float32."""
+
+    flops: float = 0
+    read: float = 0
+    written: float = 0
+    hashed: float = 0
+    memory: float = BASE
+    disk: float = 0
+    cast: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A model at some sizes, as far as cost goes. ``per_token``: operations of a token in text of the load's length."""
+
+    parameters: float
+    nbytes: float
+    per_token: float
+    head: float
+    hidden: int
+    block: float
+    block_bytes: float
+    tensor_bytes: float
+    writer: float
+    layers: int
+
+    @classmethod
+    def of(cls, model: Model, sizes: Mapping[str, int], layers: frozenset[int], length: int) -> Shape:
+        """Of ``model`` with these sizes and layers."""
+        whole = cost(model, sizes, sorted(layers))
+        width = whole.bytes / max(1, whole.parameters)
+        blocks: dict[int, float] = {}
+        largest, writer = 0.0, 1.0
+        for group in model.anatomy.groups:
+            each = float(lo.numel(group.layout, sizes))
+            largest = max(largest, each)
+            for axis in group.factors:
+                each *= sizes[axis]
+            for layer in group.layers or ():
+                if layer in layers:
+                    blocks[layer] = blocks.get(layer, 0.0) + each
+            dims = group.layout.dims
+            if group.layers is not None and len(dims) == 2 and dims[0] == lo.Axis("d"):
+                writer = max(writer, float(lo.numel(group.layout, sizes)) / sizes["d"])
+        head = float(sizes["v"]) * sizes["d"]
+        text = float(prefill(model, Workload(context=length, batch=1))(sizes, layers)) - 2 * head
+        block = max(blocks.values(), default=0.0)
+        return cls(
+            parameters=whole.parameters, nbytes=whole.bytes, per_token=text / length, head=head, hidden=sizes["d"],
+            block=block, block_bytes=block * width, tensor_bytes=largest * width, writer=writer, layers=len(layers),
+        )  # fmt: skip
+
+    def states(self, tokens: float) -> float:
+        """Bytes of the residual stream of so many tokens, in float32."""
+        return 4.0 * tokens * self.hidden
+
+
+def _calibrate(a: Shape, b: Shape, load: Load) -> Work:
+    tokens = load.tokens / load.ranks
+    states = a.states(tokens)
+    return Work(
+        flops=a.per_token * tokens, read=a.nbytes, cast=a.parameters,
+        memory=BASE + 4 * a.block + 2 * a.block_bytes + states + 8 * a.states(load.batch * load.length), disk=states,
+    )  # fmt: skip
+
+
+def _prune(a: Shape, b: Shape, load: Load) -> Work:
+    return Work(
+        read=2 * a.nbytes, written=b.nbytes, hashed=a.nbytes, disk=b.nbytes,
+        memory=BASE + BUFFERS + 2 * a.tensor_bytes,
+    )  # fmt: skip
+
+
+def _repair(a: Shape, b: Shape, load: Load) -> Work:
+    tokens, n = load.tokens, b.writer
+    fit = b.layers * (2 * n * n * tokens + n**3 / 3 + 2 * b.hidden * n * n)
+    blocks = 4 * (a.block + b.block) + 2 * (a.block_bytes + b.block_bytes)
+    return Work(
+        flops=tokens * (3 * a.per_token + 6 * b.per_token) + fit, read=a.nbytes + 2 * b.nbytes, written=2 * b.nbytes,
+        cast=a.parameters + b.parameters, disk=2 * b.nbytes + a.states(tokens) + b.states(tokens),
+        memory=BASE + blocks + a.states(tokens) + 2 * b.states(tokens) + 16 * n * n,
+    )  # fmt: skip
+
+
+def _eval(a: Shape, b: Shape, load: Load) -> Work:
+    tokens = load.tokens
+    block = 4 * a.block + 2 * a.block_bytes + 8 * a.states(load.batch * load.length)
+    heads = 4 * (a.head + b.head) + a.head * a.nbytes / a.parameters
+    states = a.states(tokens) + b.states(tokens)
+    return Work(
+        flops=tokens * (a.per_token + b.per_token + 2 * (a.head + b.head)), read=2 * (a.nbytes + b.nbytes),
+        hashed=a.nbytes + b.nbytes, cast=a.parameters + b.parameters, disk=states,
+        memory=BASE + states + max(block, heads),
+    )  # fmt: skip
+
+
+def _distill(a: Shape, b: Shape, load: Load) -> Work:
+    tokens, cached = load.train_tokens, load.top_k is not None
+    cache = tokens * ((load.top_k or 0) * 4.0 + 4.0) if cached else 0.0
+    states = 12.0 * b.parameters
+    saves = 20
+    held = (16 * b.parameters + (0 if cached else 4 * a.parameters)) / load.ranks
+    live = load.micro_batch * load.length * b.layers * (b.block / max(1, b.hidden)) * 4
+    return Work(
+        flops=tokens * (3 * (b.per_token + 2 * b.head) + a.per_token + 2 * a.head), read=a.nbytes + b.nbytes + cache,
+        written=saves * states + cache, hashed=a.nbytes + b.nbytes, cast=a.parameters + b.parameters,
+        disk=2 * states + cache + b.nbytes, memory=BASE + held + live,
+    )  # fmt: skip
+
+
+#: Verb -> what it does to a parent ``a`` and its child ``b``.
+VERBS: Mapping[str, Callable[[Shape, Shape, Load], Work]] = {
+    "calibrate": _calibrate,
+    "prune": _prune,
+    "repair": _repair,
+    "eval": _eval,
+    "distill": _distill,
+}
+
+
+def work(model: Model, sizes: Mapping[str, Any], layers: frozenset[int], load: Load) -> dict[str, Work]:
+    """Verb -> what it has to do, for a cut of ``model`` to ``sizes`` and ``layers`` (the parent's indices)."""
+    anatomy = model.anatomy
+    whole = Shape.of(model, anatomy.sizes, frozenset(range(anatomy.n_layers)), load.length)
+    child = Shape.of(model, sizes, layers, load.length)
+    fit = replace(load, samples=min(load.samples, 64), length=min(load.length, 256))
+    return {verb: count(whole, child, fit if verb == "repair" else load) for verb, count in VERBS.items()}
+
+
+__all__ = ["VERBS", "Load", "Shape", "Work", "work"]
