@@ -43,13 +43,15 @@ FLAT = 1.05
 
 @dataclass(frozen=True)
 class Bench:
-    """``options`` of distill, the same for both runs. Paths of the student, its teacher and the text."""
+    """``options`` of distill, the same for both runs. Paths of the student, its teacher and the text.
+    ``pause``: seconds between two looks at a running process."""
 
     student: Path
     teacher: Path
     text: Path
     work: Path
     options: tuple[str, ...]
+    pause: float = 1.0
 
     def command(self, name: str, fault: str, step: int) -> list[str]:
         """The command line of run ``name``, with a fault in it."""
@@ -72,6 +74,32 @@ class Bench:
                 lines = (path / "metrics.jsonl").read_text().splitlines()
                 return [line for line in map(_parsed, lines) if line is not None and line["step"]]
         return []
+
+    def steps(self, name: str) -> int:
+        """How many steps are written down."""
+        path = self.work / name / "state" / "run" / "metrics.jsonl"
+        try:
+            return path.read_bytes().count(b"\n")
+        except OSError:
+            return 0
+
+    def follow(
+        self, process: subprocess.Popen[bytes], watch: Watch, name: str = "hit", stop: Callable[[], bool] | None = None
+    ) -> int:
+        """Wait for the end, or kill when ``stop`` says so; returns the exit code. Memory is watched from the third step
+        on: before it models are loaded."""
+        before: int | None = None
+        while process.poll() is None:
+            now = self.steps(name)
+            before = now if before is None or now < before else before
+            if now >= before + 3:
+                watch.look(process.pid)
+            if stop is not None and stop():
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                break
+            time.sleep(self.pause)
+        return int(process.returncode)
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
@@ -102,20 +130,6 @@ class Watch:
         return max(self.seen[-tenth:]) / max(self.seen[tenth : 2 * tenth]) if tenth >= 3 else None
 
 
-def follow(
-    process: subprocess.Popen[bytes], watch: Watch, stop: Callable[[], bool] = lambda: False, pause: float = 0.2
-) -> int:
-    """Wait for the end, or kill when ``stop`` says so; returns the exit code."""
-    while process.poll() is None:
-        watch.look(process.pid)
-        if stop():
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            break
-        time.sleep(pause)
-    return int(process.returncode)
-
-
 def disturbed(bench: Bench, steps: int, seed: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """The run that is hit, from its first step to its last; one entry per fault and one for the end."""
     draw, found = random.Random(seed), []
@@ -130,7 +144,7 @@ def disturbed(bench: Bench, steps: int, seed: int, say: Callable[[str], None]) -
             found.append(entry)
             say(json.dumps(entry))
         watch, began = Watch(), time.perf_counter()
-        code = follow(bench.start("hit"), watch)
+        code = bench.follow(bench.start("hit"), watch)
         found.append({"fault": "none", "code": code, "growth": watch.growth, "seconds": time.perf_counter() - began})
         return found
     finally:
@@ -144,23 +158,23 @@ def hit(bench: Bench, fault: str, at: int, small: bool, steps: int) -> dict[str,
     watch, began, ballast = Watch(), time.perf_counter(), bench.work / "hit" / "state" / "ballast"
 
     def reached() -> bool:
-        return len(bench.metrics("hit")) >= at
+        return bench.steps("hit") >= at
 
     if fault == "killed":
-        code, wanted = follow(bench.start("hit"), watch, reached), -signal.SIGKILL
+        code, wanted = bench.follow(bench.start("hit"), watch, stop=reached), -signal.SIGKILL
     elif fault == "cache":
         damaged = damage(bench.work / "hit" / "cache", at, bench)
-        code, wanted = follow(bench.start("hit"), watch), 2
+        code, wanted = bench.follow(bench.start("hit"), watch), 2
         for path in damaged:
             path.unlink()
     elif fault == "disk" and small:
-        process = bench.start("hit")
-        code, wanted = follow(process, watch, lambda: reached() and fill(ballast)), 2
+        code, wanted = bench.follow(bench.start("hit"), watch, stop=lambda: reached() and fill(ballast)), 2
         ballast.unlink(missing_ok=True)
     elif fault == "clock":
-        code, wanted = follow(bench.start("hit", "clock", at), watch, lambda: len(bench.metrics("hit")) >= at + 3), -9
+        late = bench.start("hit", "clock", at)
+        code, wanted = bench.follow(late, watch, stop=lambda: bench.steps("hit") >= at + 3), -signal.SIGKILL
     else:
-        code, wanted = follow(bench.start("hit", fault, at), watch), 2
+        code, wanted = bench.follow(bench.start("hit", fault, at), watch), 2
     told = (bench.work / "hit.log").read_text(errors="replace")
     return {
         "fault": fault, "step": at, "code": code, "as_wanted": code == wanted, "growth": watch.growth,
@@ -235,7 +249,7 @@ def rate(student: Path, teacher: Path, text: Path, work: Path, options: tuple[st
     probe = Bench(student, teacher, text, work / "probe", ("--tokens", "8k", *options))
     probe.work.mkdir()
     processes = [probe.start(name) for name in ("a", "b")]
-    if any(follow(p, Watch()) for p in processes):
+    if any(p.wait() for p in processes):
         raise SystemExit(f"the probe failed: {probe.work}/a.log")
     lines = probe.metrics("a")[1:]
     return sum(line["tokens_per_second"] for line in lines) / len(lines)
@@ -246,7 +260,7 @@ def run(bench: Bench, steps: int, seed: int, say: Callable[[str], None]) -> dict
     alone, began = bench.start("alone"), time.perf_counter()
     try:
         faults = disturbed(bench, steps, seed, say)
-        code = follow(alone, Watch())
+        code = alone.wait()
     finally:
         if alone.poll() is None:
             alone.kill()

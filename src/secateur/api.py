@@ -466,6 +466,7 @@ def distill(
     overwrite: bool = False,
     restart: bool = False,
     tensorboard: bool = False,
+    device: str = "auto",
     reporter: Reporter | None = None,
     **settings: Any,
 ) -> Model:
@@ -476,6 +477,7 @@ def distill(
     (a twentieth of the run when None) and at the end; the steps are those of a run without it.
     ``work``: folder of the unfinished run, ``out`` + ".work" when not given; the same call resumes there on the same
     curve, and ``restart`` throws it away. ``cache``: folder for a teacher written to disk (with ``top_k``).
+    ``device``: auto, cpu or cuda.
     Other keyword arguments are the fields of :class:`secateur.train.Settings`: length, batch, lr, loss, ce, bf16, ...
 
     Raises UsageError for what does not fit together, CheckpointError for the disk, TrainingError when the loss is not
@@ -502,6 +504,7 @@ def distill(
         places,
         correct_teacher=token_count(correct_teacher, "correct_teacher") if correct_teacher else 0,
         held_out=held_out,
+        device=device,
         reporter=reporter,
     )
 

@@ -32,7 +32,7 @@ stop = int(sys.argv.pop(2)) if sys.argv[1] == "--stop-after" else 0
 if stop:
     del sys.argv[1]
 PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
-make, prepared, step = accelerate.Accelerator.__init__, loop.Loop.__init__, loop.Loop._step
+make, prepared, step = accelerate.Accelerator.__init__, loop.Loop.__init__, loop.Loop.take
 
 
 def init(self: Any, *args: Any, cpu: bool = False, **kwargs: Any) -> None:
@@ -52,5 +52,5 @@ def fail(self: Any, at: int) -> list[float]:
 
 
 accelerate.Accelerator.__init__ = init
-loop.Loop.__init__, loop.Loop._step = tell, fail
+loop.Loop.__init__, loop.Loop.take = tell, fail
 sys.exit(run(sys.argv[1:]))

@@ -67,6 +67,7 @@ def run(
     repeat: Annotated[bool, typer.Option("--repeat", help="start over when the text is too short")] = False,
     save_every: Annotated[int | None, typer.Option(help="steps between saved states [default: 1/20]")] = None,
     work: Annotated[Path | None, typer.Option(help="folder of the unfinished run [default: OUT.work]")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; several GPUs through accelerate launch")] = "auto",
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="write event files as well")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="throw an unfinished run away")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing checkpoint at --out")] = False,
@@ -75,7 +76,7 @@ def run(
         api.distill(
             student, text, tokens=tokens, out=save, teacher=teacher, correct_teacher=correct_teacher or 0,
             eval_text=eval_text or None, eval_every=eval_every, work=work, cache=cache, overwrite=overwrite,
-            restart=restart, tensorboard=tensorboard, reporter=bar,
+            restart=restart, tensorboard=tensorboard, device=device, reporter=bar,
             length=length, batch=batch, micro_batch=micro_batch, lr=lr, warmup=warmup, weight_decay=weight_decay,
             clip=clip, loss=loss, temperature=temperature, ce=ce, hidden=hidden,
             hidden_layers=parse_pairs(hidden_layers), hidden_weight=hidden_weight, top_k=top_k, bf16=bf16, seed=seed,

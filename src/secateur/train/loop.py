@@ -20,6 +20,7 @@ from secateur.train.log import Log
 from secateur.train.module import PARTS
 from secateur.train.settings import Settings, TrainingError
 from secateur.train.windows import Windows
+from secateur.train.zeros import Zeros
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def share(settings: Settings, processes: int, index: int) -> range:
 
 class Loop:
     """Runs steps of a prepared ``module``; ``cache`` replaces the teacher inside it. ``measured``: held-out losses
-    after so many steps, where it is time for them."""
+    after so many steps, where it is time for them. ``zeros``: what stays zero."""
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class Loop:
         self.accelerator, self.module, self.optimizer = accelerator, module, optimizer
         self.windows, self.settings, self.work, self.cache = windows, settings, work, cache
         self.measured = measured
+        self.zeros = Zeros(None, frozenset())
         self.mine = share(settings, accelerator.num_processes, accelerator.process_index)
 
     def run(self, start: int, log: Log | None, on_step: OnStep | None) -> None:
@@ -101,11 +103,12 @@ class Loop:
             before = time.perf_counter()
             values = self.take(step)
             now = time.perf_counter()
+            took = max(now - before, 1e-9)
             per_step = settings.batch * settings.length
             loss, divergence, ce, hidden = values
             made = Step(
                 step=step + 1, tokens=(step + 1) * per_step, loss=loss, divergence=divergence, ce=ce, hidden=hidden,
-                lr=settings.learning_rate(step), gradient_norm=self.norm, tokens_per_second=per_step / (now - before),
+                lr=settings.learning_rate(step), gradient_norm=self.norm, tokens_per_second=per_step / took,
                 seconds=elapsed + now - began, held_out=self.measured(step + 1),
             )  # fmt: skip
             if log is not None:
@@ -127,12 +130,14 @@ class Loop:
             group["lr"] = self.settings.learning_rate(step)
         self.optimizer.zero_grad()
         values = self._gradients(step * self.settings.batch)
+        self.zeros.gradients()
         norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.clip)
         self.norm = float(state.whole(norm))
         told: list[float] = self.accelerator.reduce(values, "mean").tolist()
         if not (math.isfinite(told[0]) and math.isfinite(self.norm)):
             raise self._diverged(step, told[0])
         self.optimizer.step()
+        self.zeros.weights()
         return told
 
     def _gradients(self, first: int) -> Tensor:

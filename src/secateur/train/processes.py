@@ -7,17 +7,27 @@ from typing import Any
 import torch
 
 from secateur.errors import UsageError
+from secateur.evaluation.load import Place
 
 
-def join(*, bf16: bool) -> Any:
-    """accelerate's Accelerator for this process.
+def join(*, bf16: bool, device: str = "auto") -> Any:
+    """accelerate's Accelerator for this process, on the accelerator there is, or where ``device`` says.
 
-    UsageError under FSDP of the first generation, whose shards are no tensors that could be saved one at a time.
+    UsageError for a device that is not there, and under FSDP of the first generation, whose shards are no tensors that
+    could be saved one at a time.
     """
     from accelerate import Accelerator
 
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(
+            f"device {device!r}: expected auto, cpu or cuda", hint="choose among GPUs with CUDA_VISIBLE_DEVICES"
+        )
+    if device == "cuda":
+        Place(device, "float32").resolved()
+
     # without cpu=True accelerate joins no process group on machines that have no accelerator
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="bf16" if bf16 else "no")
+    alone = device == "cpu" or not torch.accelerator.is_available()
+    accelerator = Accelerator(cpu=alone, mixed_precision="bf16" if bf16 else "no")
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     if plugin is not None:
         if plugin.fsdp_version != 2:

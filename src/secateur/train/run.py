@@ -28,6 +28,7 @@ from secateur.train.seams import Pairs, layer_pairs, projections
 from secateur.train.settings import Settings
 from secateur.train.teacher import fill, open_cache
 from secateur.train.windows import Windows, write_windows
+from secateur.train.zeros import Zeros, sparsified
 
 
 class Reporter(Protocol):
@@ -79,14 +80,15 @@ def distill(
     *,
     correct_teacher: int = 0,
     held_out: HeldOut | None = None,
+    device: str = "auto",
     reporter: Reporter | None = None,
 ) -> Model:
     """Train ``student`` on ``texts`` to agree with ``teacher``; returns the healed checkpoint, opened.
 
     ``teacher`` may be None when ``settings.ce`` is 1. ``correct_teacher``: tokens on which the teacher itself is
-    trained first (arXiv 2408.11796). ``held_out``: text to measure on now and then. A run that was interrupted is
-    resumed where its last saved state is, on the same curve. Under ``torchrun`` or ``accelerate launch`` every process
-    calls this with the same arguments and shared folders.
+    trained first (arXiv 2408.11796). ``held_out``: text to measure on now and then. ``device``: auto, cpu or cuda. A
+    run that was interrupted is resumed where its last saved state is, on the same curve. Under ``torchrun`` or
+    ``accelerate launch`` every process calls this with the same arguments and shared folders.
 
     Raises UsageError for what does not fit together, CheckpointError for the disk, TrainingError when the loss is not
     finite.
@@ -95,7 +97,7 @@ def distill(
         raise UsageError("no teacher is given", hint="name one with --teacher, or train on the text alone with --ce 1")
     if places.cache is not None and settings.top_k is None:
         raise UsageError("--cache is given without --top-k: how many tokens of the teacher shall it keep?")
-    accelerator = join(bf16=settings.bf16)
+    accelerator = join(bf16=settings.bf16, device=device)
     try:
         told = reporter if reporter is not None and accelerator.is_main_process else Silent()
         Run(accelerator, student, teacher, texts, settings, places, correct_teacher, held_out, told).run()
@@ -226,6 +228,9 @@ class Run:
             loop.measured = Measurement(
                 accelerator, prepared, windows, self.settings, self.held_out, divergence=at_hand
             )
+        loop.zeros = Zeros(module.student, sparsified(prepare.history(self.student)))
+        if len(loop.zeros):
+            self.reporter.note(f"zeros of {len(loop.zeros)} sparse parameters stay zero")
         saved = state.latest(self.work)
         start = 0 if saved is None else state.load(accelerator, saved, loop.inner, optimizer)
         if start:
