@@ -88,7 +88,7 @@ def read_small(path: Path, limit: int, error: type[SecateurError] = CheckpointEr
         if size > limit:
             raise error(f"{path}: {size} bytes, expected at most {limit}")
         try:
-            return file.read(limit)
+            return file.read(min(limit, size + 1))  # Python takes memory for as much as it is asked for
         except OSError as cause:
             raise error(f"{path}: cannot be read: {_reason(cause)}") from cause
 
