@@ -22,10 +22,10 @@ from secateur.search.strategies import STRATEGIES
 
 FILE = "search-shapes.jsonl"
 PARAMS = "60%"
-METHODS = ("uniform", "ten-largest", "minitron", "evolutionary")
-TOKENS, EVERY = 16_384, 4_096
-EFFORT = Effort(initial=8, generations=6, offspring=8, tokens=(512, 2048), finalists=2, heal=4096)
-SAMPLES, LESSONS = 32, 32
+METHODS = ("uniform", "ten-largest", "evolutionary")
+TOKENS, EVERY = 8_192, 2_048
+EFFORT = Effort(initial=6, generations=5, offspring=6, tokens=(512, 1024), finalists=2, heal=2048)
+SAMPLES, LESSONS = 16, 16
 
 
 def units(ground: Ground, seeds: Sequence[int]) -> Iterator[Unit]:

@@ -94,3 +94,34 @@ def full() -> dict[str, Any]:
         entry("worse", 0.85, 3.6),
         entry("healed", 0.5, 3.3, record=record(), healing=healing(), importance=importance()),
     )
+
+
+def search() -> dict[str, Any]:
+    """A search with two stages; the first stage has three candidates, of which one is beaten by another."""
+    stage = {"name": "zero-shot", "windows": [0, 1], "heal": 0, "repair": False}
+
+    def point(text: str, params: float, kl: float | None, heal: int, front: bool) -> dict[str, Any]:
+        return {
+            "shape": {"keep": {}, "layers": []}, "text": text, "stage": "healed" if heal else "zero-shot", "heal": heal,
+            "windows": 2, "kl": kl, "nll": 3.0, "costs": {"params": params, "latency": params / 1e6}, "front": front,
+        }  # fmt: skip
+
+    return {
+        "secateur_search": 1, "versions": {}, "model": {"source": "/models/parent", "config_sha256": "c-parent"},
+        "strategy": "evolutionary", "criterion": "contribution", "about": {}, "details": {}, "plan": {},
+        "limits": [
+            {"resource": "params", "amount": 600_000, "parent": PARENT},
+            {"resource": "latency", "amount": 0.6, "parent": 1.0},
+        ],
+        "spent_seconds": 12.5, "measured": 6, "notes": ["all generations were made"],
+        "agreements": [{"before": "zero-shot", "after": "healed", "tau": -1.0, "count": 2}],
+        "winner": {
+            "shape": {"keep": {}, "layers": []}, "text": "ffn=96", "stage": {**stage, "name": "healed", "heal": 4096},
+            "costs": {"params": 590_000.0, "latency": 0.59}, "kl": 0.1, "nll": 3.0, "seconds": 1.0,
+        },
+        "points": [
+            point("ffn=96", 590_000, 0.5, 0, True), point("ffn=80", 550_000, 0.6, 0, True),
+            point("ffn=64", 595_000, 0.9, 0, False), point("ffn=32", 400_000, None, 0, False),
+            point("ffn=96", 590_000, 0.1, 4096, True), point("ffn=80", 550_000, 0.2, 4096, True),
+        ],
+    }  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 from secateur.reporting import collect, write
 
 from .browser import CHROMIUM, DRIVER, Browser, browser
-from .documents import document, entry, full, importance
+from .documents import document, entry, full, importance, search
 from .test_page import hostile_document
 
 MISSING = "chromium and chromedriver are not installed: THE REPORT WAS NOT OPENED IN A BROWSER"
@@ -28,11 +28,13 @@ def chrome() -> Iterator[Browser]:
         yield found
 
 
-def opened(chrome: Browser, tmp_path: Path, content: object) -> Path:
-    """Write, open, and check what must hold for every page."""
+def opened(chrome: Browser, tmp_path: Path, content: object, **beside: object) -> Path:
+    """Write, open, and check what must hold for every page. ``beside``: searches by name."""
     (tmp_path / "r.json").write_text(json.dumps(content))
     page = tmp_path / "report.html"
-    write(collect([tmp_path / "r.json"]), page)
+    for name, found in beside.items():
+        (tmp_path / f"{name}.search.json").write_text(json.dumps(found))
+    write(collect([tmp_path / "r.json", *(tmp_path / f"{name}.search.json" for name in beside)]), page)
     chrome.size(1280, 900)
     chrome.requests()
     chrome.open(page)
@@ -75,6 +77,26 @@ def test_held_out_loss_is_drawn_beside_the_training_loss(chrome: Browser, tmp_pa
     opened(chrome, tmp_path, found)
     assert count(chrome, '[data-chart="healing"] path.line') == 3, "training text, its running mean, held-out text"
     assert "held-out text" in text(chrome, '[data-chart="healing"]')
+
+
+def test_a_search_shows_its_candidates_by_stage(chrome: Browser, tmp_path: Path) -> None:
+    opened(chrome, tmp_path, full(), plan=search())
+    chart = '[data-chart="search-0"]'
+    assert count(chrome, f"{chart} .candidate") == 2, "the last stage is shown first"
+    said = chrome.js(f"return [...document.querySelectorAll('{chart} .candidate')].map((n) => n.ariaLabel)")
+    assert any("ffn=96" in s and "the winner" in s and "KL 0.1000" in s for s in said)
+    chrome.js(
+        f"const s = document.querySelector('{chart} select'); s.value = 'zero-shot';"
+        "s.dispatchEvent(new Event('change'));"
+    )
+    assert count(chrome, f"{chart} .candidate") == 3, "the candidate that diverged has no place"
+    said = chrome.js(f"return [...document.querySelectorAll('{chart} .candidate')].map((n) => n.ariaLabel)")
+    assert sorted("Pareto" in s for s in said) == [False, True, True]
+    chrome.js(f"document.querySelector('{chart} .candidate[tabindex]').focus()")
+    assert "ffn=96" in text(chrome, "#tip")
+    assert "-1.00" in text(chrome, "#search table")
+    opened(chrome, tmp_path, full())
+    assert count(chrome, "#search") == 0
 
 
 def test_hover_focus_and_escape(chrome: Browser, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from secateur.importance import CRITERIA, MEASURED, Scores, changed_axes
 from secateur.importance.depth import LAYER_SCORES, layer_scores
 from secateur.model import Model
 from secateur.pruning.configure import child_config
+from secateur.pruning.keep import KeepSets
 from secateur.pruning.vocab import VocabTrim, choose_tokens, count_tokens, needed_tokens, trim_tokenizer
 from secateur.pruning.vocab_files import read_tokenizer
 
@@ -38,6 +39,17 @@ def score_units(model: Model, sizes: dict[str, int], score: str, seed: int, stat
     if score not in CRITERIA:
         raise UsageError(f"--score {score!r} is unknown; choose one of {', '.join([*CRITERIA, *MEASURED])}")
     return CRITERIA[score](model.anatomy, model.read, axes, seed)
+
+
+def chosen_units(model: Model, kept: Any, sizes: Mapping[str, int]) -> KeepSets:
+    """The units that a plan names. Raises UsageError when they are not those of a cut to ``sizes``."""
+    if not isinstance(kept, Mapping) or not all(isinstance(scopes, Mapping) for scopes in kept.values()):
+        raise UsageError(f"plan: 'kept' is {type(kept).__name__}, expected units by axis and scope")
+    found = KeepSets.from_json(model.anatomy, kept)
+    wrong = [a for a, n in found.sizes().items() if a in model.anatomy.live and n != sizes[a]]
+    if wrong:
+        raise UsageError(f"plan: the units kept on axis {wrong[0]!r} are not as many as its size {sizes[wrong[0]]}")
+    return found
 
 
 def choose_layers(model: Model, count: int, score: str, seed: int, stats: Stats | None = None) -> tuple[int, ...]:

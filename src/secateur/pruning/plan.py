@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from secateur.checkpoint.strict_json import parse_json
 from secateur.errors import BudgetError, InexpressibleError, UsageError
 from secateur.model import Model
 from secateur.pruning.budget import Cost, cost, parse_amount
-from secateur.pruning.choose import choose_layers
+from secateur.pruning.choose import choose_layers, chosen_units
 from secateur.pruning.configure import child_config
 from secateur.pruning.conversions import offers
 from secateur.pruning.grid import search
@@ -32,6 +32,8 @@ _MAX_FILE = 16 << 20  # bytes; a plan is a few kB
 class Plan:
     """``keep``: public size of every axis that changes. ``layers``: old indices that stay, or a count still to be
     chosen by a score. ``removed``: units that go inside of layers that stay (:mod:`secateur.pruning.removed`).
+    ``kept``: units of each axis that stay, as :meth:`secateur.pruning.keep.KeepSets.to_json` writes them, where the
+    plan chooses them and no score does.
     ``before`` and ``after``: exact costs, of what is stored. ``importance``: the curves it was read from, as a document
     (:mod:`secateur.importance.document`), where statistics decided.
     """
@@ -45,6 +47,7 @@ class Plan:
     notes: tuple[str, ...] = field(default=())
     importance: Mapping[str, Any] | None = None
     removed: tuple[str, ...] = ()
+    kept: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -57,6 +60,7 @@ class Plan:
             "after": self.after.to_json(),
             "notes": list(self.notes),
             **({"removed": list(self.removed)} if self.removed else {}),
+            **({"kept": dict(self.kept)} if self.kept is not None else {}),
             **({"importance": dict(self.importance)} if self.importance is not None else {}),
         }
 
@@ -205,4 +209,7 @@ def load_plan(path: Path, model: Model) -> Plan:
     removed = data.get("removed", [])
     if not isinstance(removed, list) or not all(isinstance(u, str) for u in removed):
         raise UsageError(f"plan {path}: 'removed' is {removed!r}, expected a list of units such as 'scan 3'")
-    return make_plan(model, keep=keep, layers=layers, removed=removed)
+    made, kept = make_plan(model, keep=keep, layers=layers, removed=removed), data.get("kept")
+    if kept is not None:
+        chosen_units(model, kept, resolve(model.anatomy, keep))
+    return replace(made, kept=kept)

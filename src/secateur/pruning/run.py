@@ -22,7 +22,7 @@ from secateur.importance import MEASURED, keep_best
 from secateur.importance.document import IMPORTANCE, document
 from secateur.model import Model, open_model
 from secateur.pruning.budget import cost
-from secateur.pruning.choose import VocabChoice, choose_layers, choose_vocabulary, score_units
+from secateur.pruning.choose import VocabChoice, choose_layers, choose_vocabulary, chosen_units, score_units
 from secateur.pruning.cut import Cut, Target
 from secateur.pruning.norms import NormMode
 from secateur.pruning.plan import Plan
@@ -127,10 +127,10 @@ def _prepare(
     vocab = None
     if "v" in sizes and sizes["v"] != model.anatomy.sizes["v"]:
         vocab = choose_vocabulary(model, sizes["v"], beside, texts)
-    scores = score_units(model, sizes, settings.score, settings.seed, stats)
+    scores = {} if plan.kept is not None else score_units(model, sizes, settings.score, settings.seed, stats)
     if isinstance(model, Silenced):
         scores = model.ranked(scores)
-    keep = keep_best(model.anatomy, scores, sizes)
+    keep = keep_best(model.anatomy, scores, sizes) if plan.kept is None else chosen_units(model, plan.kept, sizes)
     curves = document(model.anatomy, settings.score, scores) if settings.score in MEASURED and scores else None
     if vocab is not None:
         keep.set("v", "", list(vocab.rows))

@@ -23,17 +23,18 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "text": (),
     "eval_text": (),
     "stats": ("calibrate",),
-    "plan": ("plan",),
-    "sources": ("eval", *MODELS),
+    "plan": ("plan", "search"),
+    "sources": ("eval", "search", *MODELS),
 }
 #: Options a recipe decides itself: where results lie, and whether they are made again.
 MANAGED = ("out", "overwrite", "journal", "work", "restart", "json")
 #: Paths a verb makes itself where nothing is yet.
-MADE = ("cache",)
+MADE = ("cache", "table")
 #: Verb -> ending of its result; none for checkpoint folders.
 RESULTS: Mapping[str, str] = {
     "calibrate": ".safetensors",
     "plan": ".json",
+    "search": ".json",
     "prune": "",
     "repair": "",
     "sparsify": "",
@@ -113,9 +114,21 @@ class Verb:
 @cache
 def verbs() -> Mapping[str, Verb]:
     """Every verb that can be a step, by name."""
-    from secateur.cli import calibrate, distill, eval, factorize, plan, prune, quantize, repair, report, sparsify
+    from secateur.cli import (
+        calibrate,
+        distill,
+        eval,
+        factorize,
+        plan,
+        prune,
+        quantize,
+        repair,
+        report,
+        search,
+        sparsify,
+    )
 
-    modules = (calibrate, plan, prune, repair, sparsify, factorize, quantize, distill, eval, report)
+    modules = (calibrate, plan, search, prune, repair, sparsify, factorize, quantize, distill, eval, report)
     return {m.NAME: Verb(m.NAME, m.run, options_of(m.run)) for m in modules}
 
 

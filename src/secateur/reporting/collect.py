@@ -12,6 +12,8 @@ from secateur.errors import UsageError
 from secateur.evaluation import traces
 from secateur.evaluation.results import Progress, Settings, evaluate, load_results
 from secateur.model import Model, open_model
+from secateur.reporting.searches import is_search
+from secateur.search.record import load_record
 
 Document = dict[str, Any]
 
@@ -19,7 +21,8 @@ Document = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class Collected:
     """What a page shows. ``models``: entries of results documents under distinct names, ``measured`` in the document of
-    that index; ``healing`` and ``importance``: curves by name; ``notes``: what a reader must know to trust it.
+    that index; ``healing`` and ``importance``: curves by name; ``searches``: records of searches; ``notes``: what a
+    reader must know to trust it.
     """
 
     models: list[dict[str, Any]]
@@ -27,6 +30,7 @@ class Collected:
     healing: dict[str, list[dict[str, float]]]
     importance: dict[str, dict[str, Any]]
     notes: list[str] = field(default_factory=list)
+    searches: list[Document] = field(default_factory=list)
 
     @property
     def parent(self) -> dict[str, Any] | None:
@@ -44,18 +48,20 @@ def collect(
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Collected:
-    """Read the results files (``*.json``) among ``sources`` and measure the checkpoints on ``text``.
+    """Read the results and the searches (``*.json``) among ``sources`` and measure the checkpoints on ``text``.
 
     The parent of the checkpoints is ``parent``, or the first of several. ``metrics`` and ``importance``: files of
     curves that do not lie in a checkpoint's folder. Raises UsageError for what cannot be read.
     """
-    files = [Path(s) for s in sources if not isinstance(s, Model) and _is_results(Path(s))]
+    found = [Path(s) for s in sources if not isinstance(s, Model) and _is_results(Path(s))]
+    files = [f for f in found if not is_search(f)]
     folders = [s for s in sources if isinstance(s, Model) or not _is_results(Path(s))]
     documents = [load_results(f) for f in files]
     if folders or parent is not None:
         documents.insert(0, _measure(folders, text, parent, settings, progress))
     if not documents:
-        raise UsageError("nothing to report on", hint="give results files or checkpoint folders")
+        what = "a search alone makes no page" if found else "nothing to report on"
+        raise UsageError(what, hint="give results files or checkpoint folders")
     models = _models(documents)
     healing = {m["name"]: m["healing"] for m in models if m["healing"]}
     scores = {m["name"]: m["importance"] for m in models if m["importance"]}
@@ -63,7 +69,8 @@ def collect(
         healing[path.resolve().parent.name] = _present(traces.healing(path), path)
     for path in importance:
         scores[path.resolve().parent.name] = _present(traces.importance(path), path)
-    return Collected(models, documents, healing, scores, _notes(documents))
+    searches = [load_record(f) for f in found if is_search(f)]
+    return Collected(models, documents, healing, scores, _notes(documents), searches)
 
 
 def _is_results(path: Path) -> bool:

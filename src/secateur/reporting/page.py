@@ -21,7 +21,7 @@ from secateur.checkpoint.files import disk_error
 from secateur.reporting.collect import Collected
 from secateur.reporting.view import view
 
-_SCRIPTS = ("svg.js", "scatter.js", "lines.js", "page.js")
+_SCRIPTS = ("svg.js", "scatter.js", "lines.js", "search.js", "page.js")
 
 
 def render(found: Collected) -> str:

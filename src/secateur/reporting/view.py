@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from secateur.anatomy.axes import PUBLIC
-from secateur.reporting import audit, words
+from secateur.reporting import audit, searches, words
 from secateur.reporting.collect import Collected
 
 Entry = dict[str, Any]
@@ -23,6 +23,7 @@ def view(found: Collected) -> dict[str, Any]:
         "rows": [_row(m, found.parent) for m in found.models],
         "notes": found.notes,
         "shape": _shape(found, children),
+        "searches": [searches.told(r) for r in found.searches],
         "samples": _samples(found),
         "audits": [{"name": m["name"], "steps": audit.steps(m["record"])} for m in found.models],
         "measured": [_measured(d) for d in found.documents],
@@ -223,6 +224,7 @@ def _charts(found: Collected) -> dict[str, Any]:
         "healing": found.healing,
         "importance": found.importance,
         "kept": kept,
+        "searches": [searches.chart(r) for r in found.searches],
     }
 
 

@@ -159,7 +159,7 @@ class Arena:
 
     def plan(self, shape: Shape, notes: Sequence[str] = ()) -> Plan:
         """What `secateur prune --plan` takes."""
-        return planned(shape, self.space, notes)
+        return planned(shape, self.model, notes)
 
     def points(self) -> Iterator[Point]:
         """Every measurement that read text, with what the shape takes."""

@@ -6,9 +6,11 @@ candidate at a time. Each is made when it is first asked for, once, and shared b
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, singledispatch
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +32,7 @@ from secateur.pruning.marginal import Curve, read_curves
 from secateur.pruning.shape import resolve
 from secateur.search.candidates import Candidate
 from secateur.search.remembered import Remembered, batches
+from secateur.search.repaired import repaired
 from secateur.search.stages import Shape, Stage
 from secateur.train.distribution import log_probs, lump, outcomes
 
@@ -59,6 +62,7 @@ class Bench:
         self.batch, self.seed = batch, seed
         self.parent = Remembered(lambda: self.whole, windows, batch=batch)
         self.tutor = None if lessons is None else Remembered(lambda: self.whole, lessons, batch=batch)
+        self.repaired: dict[Shape, Path] = {}
         self._tensors: dict[str, Tensor] = {}
         self._units: dict[str, Scores] = {}
         self._curves: dict[tuple[int, ...], tuple[Curve, ...]] = {}
@@ -67,6 +71,12 @@ class Bench:
     def whole(self) -> Any:
         """The parent, float32, in evaluation mode."""
         return load_whole(self.model).requires_grad_(False)
+
+    @cached_property
+    def scratch(self) -> Path:
+        """A folder for repaired shapes, gone with this object."""
+        self._scratch = tempfile.TemporaryDirectory(prefix="secateur-search-")
+        return Path(self._scratch.name)
 
     def read(self, name: str) -> Tensor:
         """A tensor of the parent, from disk once."""
@@ -142,6 +152,10 @@ def built(shape: Shape, bench: Bench, stage: Stage) -> AbstractContextManager[An
 @contextmanager
 def _built(candidate: Candidate, bench: Bench, stage: Stage) -> Iterator[Any]:
     """Where only layers go, and nothing is to be trained, the parent skips them; else the cut itself."""
+    if stage.repair:
+        with repaired(candidate, bench) as module:
+            yield module
+        return
     anatomy = bench.model.anatomy
     sizes = sizes_of(candidate, bench.model)
     if sizes == anatomy.sizes and not stage.heal:

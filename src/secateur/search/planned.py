@@ -6,20 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import singledispatch
 
+from secateur.model import Model
 from secateur.pruning.plan import Plan, make_plan
 from secateur.search.candidates import Candidate, Space
 from secateur.search.stages import Shape
 
 
 @singledispatch
-def planned(shape: Shape, space: Space, notes: Sequence[str]) -> Plan:
+def planned(shape: Shape, model: Model, notes: Sequence[str]) -> Plan:
     """The plan of ``shape``, with ``notes`` about where it comes from."""
     raise TypeError(f"nothing plans a {type(shape).__name__}")
 
 
 @planned.register(Candidate)
-def _planned(candidate: Candidate, space: Space, notes: Sequence[str]) -> Plan:
-    plan = make_plan(space.model, keep=candidate.keep, layers=candidate.layers)
+def _planned(candidate: Candidate, model: Model, notes: Sequence[str]) -> Plan:
+    plan = make_plan(model, keep=candidate.keep, layers=candidate.layers)
     return replace(plan, notes=(*notes, *plan.notes))
 
 

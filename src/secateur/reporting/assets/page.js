@@ -99,5 +99,6 @@ scatter(figure("size"), data.points, SIZES, "No model has both a size and a qual
 scatter(figure("speed"), data.points, SPEEDS, "Speed was not measured. “secateur eval --speed” measures it, in turns with the parent.", data.reference);
 importanceChart(figure("importance"), data.importance, data.kept);
 healingChart(figure("healing"), data.healing);
+data.searches.forEach((found, i) => searchChart(figure(`search-${i}`), found));
 document.querySelectorAll("details.audit").forEach(searchable);
 document.addEventListener("scroll", hideTip, { passive: true });
