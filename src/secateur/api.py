@@ -317,6 +317,7 @@ def quantize(
     group: int | None = None,
     allocate: str = "uniform",
     store: str = "packed",
+    residual: int = 0,
     samples: int = 128,
     length: int = 512,
     batch: int = 4,
@@ -332,15 +333,16 @@ def quantize(
     ``method``: rtn, gptq, obq, decoupleq, higgs, nupes, bct or onebit. ``group``: columns that share a scale (128; 0:
     whole rows). ``allocate``: "uniform", or a solver (greedy, dynamic, ..) that shares out ``bits`` on average by the
     errors they cost. ``store``: "packed" is a compressed-tensors checkpoint, in which what no loader takes packed is
-    dequantised; "dense" stores all so. ``text`` as in :func:`calibrate`; rtn, higgs, bct and onebit need none. Memory:
-    one layer. Other keyword arguments are the method's own: symmetric, search, order, damp, ...
+    dequantised; "dense" stores all so. ``residual``: rank of a low-rank correction (EoRA), stored as a LoRA adapter in
+    ``out``/adapter; 0: none. ``text`` as in :func:`calibrate`; rtn, higgs, bct and onebit need none. Memory: one layer.
+    Other keyword arguments are the method's own: symmetric, search, order, damp, ...
 
     Raises UsageError for what does not fit together, before anything is computed.
     """
     from secateur.layerwise.quantize.run import quantize as run
 
     with _opened(model) as opened:
-        windows, job, about = _layerwise(opened, text, samples, length, seed, batch, device, dtype, overwrite)
+        windows, job, about = _layerwise(opened, text, samples, length, seed, batch, device, dtype, overwrite, residual)
         return run(
             opened, windows, Path(out), method, job, bits=bits, store=store, allocate=allocate, about=about,
             progress=progress, group=group, **options,
@@ -354,6 +356,7 @@ def sparsify(
     text: Text | None = None,
     method: str = "mrp",
     pattern: str = "50%",
+    residual: int = 0,
     samples: int = 128,
     length: int = 512,
     batch: int = 4,
@@ -369,8 +372,9 @@ def sparsify(
 
     ``method``: magnitude, wanda, sparsegpt, obc, mrp, swap, chita or block. ``pattern``: "50%" of all entries go, or
     "2:4", two of every four neighbouring inputs stay. ``text`` as in :func:`calibrate`; magnitude needs none; the last
-    ``batch`` of windows judges and is not fitted. ``note``: told what the run will take. Memory: one layer. Other
-    keyword arguments are the method's own. An interrupted run resumes by the same call. :func:`distill` keeps zeros.
+    ``batch`` of windows judges and is not fitted. ``residual``: rank of a low-rank correction (EoRA), stored as a LoRA
+    adapter in ``out``/adapter; 0: none. ``note``: told what the run will take. Memory: one layer. Other keyword
+    arguments are the method's own. An interrupted run resumes by the same call. :func:`distill` keeps zeros.
 
     Raises UsageError for what does not fit together, before anything is computed.
     """
@@ -383,7 +387,7 @@ def sparsify(
     chosen = find(SPARSIFY, method, "sparsify")
     settings = chosen.configure(pattern=pattern, **options)
     with _opened(model) as opened:
-        windows, job, about = _layerwise(opened, text, samples, length, seed, batch, device, dtype, overwrite)
+        windows, job, about = _layerwise(opened, text, samples, length, seed, batch, device, dtype, overwrite, residual)
         job = replace(job, step="sparsify", note=note)
         return compress(opened, windows, Path(out), chosen, settings, job, about=about, progress=progress)
 
@@ -681,7 +685,7 @@ def _seconds(budget: str | float) -> float:
 
 def _layerwise(
     model: Model, text: Text | None, samples: int, length: int, seed: int, batch: int, device: str, dtype: str,
-    overwrite: bool,
+    overwrite: bool, residual: int = 0,
 ) -> tuple[Any, Any, dict[str, Any]]:  # fmt: skip
     """(windows or None, job, what the record says of the text) of a layer-wise method."""
     from secateur.calibration.text import windows_of
@@ -691,7 +695,8 @@ def _layerwise(
     place = Place(device, dtype).resolved()  # type: ignore[arg-type]  # resolved() judges it
     texts = _texts(text) if text is not None else []
     windows = windows_of(model, texts, samples=samples, length=length, seed=seed) if texts else None
-    job = Job(step="", batch=batch, dtype=DTYPES[place.dtype], device=place.device, overwrite=overwrite)
+    wanted = {"dtype": DTYPES[place.dtype], "device": place.device, "overwrite": overwrite, "residual": residual}
+    job = Job(step="", batch=batch, **wanted)
     return windows, job, {"text": list(map(str, texts)), "seed": seed}
 
 

@@ -2,7 +2,7 @@
 
 ``"g*h*p / d"``, ``"heads % groups == 0"``, ``"not tie_word_embeddings"``. Only literals, names, attribute-free
 arithmetic, comparisons and and/or/not are allowed, so a declaration stays data: nothing can be called or imported.
-``a if c else b`` chooses, ``bf16(x)`` rounds to bfloat16, ``field['key']`` reads a nested config value or None.
+``a if c else b`` chooses, ``bf16(x)`` rounds to bfloat16, ``field['key']`` reads a nested config value or None, ``field[1]`` an entry of a list.
 Works on ints and, element by element, on numpy arrays of candidate sizes.
 """
 
@@ -87,6 +87,8 @@ def _value(node: ast.expr, env: Mapping[str, Any], text: str) -> Any:
         return _value(node.body if _value(node.test, env, text) else node.orelse, env, text)
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
         container = _value(node.value, env, text)
+        if isinstance(container, list | tuple) and isinstance(node.slice.value, int):
+            return container[node.slice.value]
         return container.get(node.slice.value) if isinstance(container, Mapping) else None
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "bf16":
         return _bfloat16(_value(node.args[0], env, text))

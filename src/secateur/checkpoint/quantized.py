@@ -77,13 +77,18 @@ class QuantizedStore(TensorStore):
         found = self.packed.get(name)
         if found is None:
             return super().read(name)
-        scale = self._part(found, SCALE)
+        whole, scale = self.codes(name)
         m, d = found.shape
-        codes = unpack(self._part(found, PACKED), found.bits, d).to(scale.dtype).reshape(m, scale.shape[1], -1)
+        codes = whole.to(scale.dtype).reshape(m, scale.shape[1], -1)
         if ZERO in found.parts:
             zero = unpack(self._part(found, ZERO).T, found.bits, m).T
             codes -= zero.to(scale.dtype)[..., None]
         return (codes * scale[..., None]).reshape(m, d)
+
+    def codes(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """(codes (m, d) int8, scales (m, groups)) of a packed tensor."""
+        found = self.packed[name]
+        return unpack(self._part(found, PACKED), found.bits, found.shape[1]), self._part(found, SCALE)
 
     def read_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Rows ``start`` to ``stop`` of the dense tensor."""
@@ -101,6 +106,11 @@ class Packed:
     parts: Mapping[str, TensorInfo]
     shape: tuple[int, int]
     bits: int
+
+    @property
+    def width(self) -> int:
+        """Columns that share a scale."""
+        return self.shape[1] // self.parts[SCALE].shape[1]
 
 
 def open_quantized(folder: Path, quantization: Mapping[str, Any]) -> QuantizedStore:

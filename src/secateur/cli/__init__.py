@@ -14,6 +14,7 @@ from secateur.cli import (
     distill,
     eval,
     expand,
+    export,
     factorize,
     inspect,
     plan,
@@ -56,6 +57,7 @@ for verb in (
     eval,
     report,
     recipe,
+    export,
     expand,
     demo,
 ):

@@ -8,7 +8,7 @@ The rank is the same everywhere: where a linear has fewer, the rest is zeros.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,11 +20,12 @@ from torch import nn
 from secateur.calibration.skeleton import Skeleton
 from secateur.calibration.walker import Layer
 from secateur.checkpoint import write_json
-from secateur.layerwise.base import Solution
-from secateur.layerwise.factorize.residual import BASE, LEFT, RIGHT, without_residual
+from secateur.layerwise.base import Method, Solution
+from secateur.layerwise.factorize.residual import BASE, LEFT, RIGHT, with_residual, without_residual
 from secateur.layerwise.places import Place, places
 from secateur.model import Model
 
+Choose = Callable[[Place], tuple[Method, Any] | str]
 FOLDER, CONFIG, WEIGHTS = "adapter", "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -70,8 +71,8 @@ class WithAdapter:
 
     def finish(self, model: Model, folder: Path) -> None:
         """Write the adapter, then whatever the method's own storage does at the end."""
-        files = {n: p for n, m in module_names(model).items() if (p := self.work / f"{n}.safetensors").is_file() and m}
-        write_adapter(folder / FOLDER, {module_names(model)[n]: p for n, p in files.items()}, self.rank)
+        files = {m: self.work / f"{n}.safetensors" for n, m in module_names(model).items()}
+        write_adapter(folder / FOLDER, {m: p for m, p in files.items() if p.is_file()}, self.rank)
         self.inner.finish(model, folder)
 
 
@@ -115,6 +116,17 @@ def module_names(model: Model) -> dict[str, str]:
     return found
 
 
-def linear(model: Model) -> frozenset[str]:
-    """Weights that an adapter can stand beside."""
-    return frozenset(module_names(model))
+def composed(
+    model: Model, method: Method, choose: Choose, inner: Inner, work: Path, rank: int
+) -> tuple[Method, Choose, WithAdapter]:
+    """``method``, what each linear gets, and its storage, with a residual wherever an adapter can stand: not beside
+    experts that are fused into one module, or weights that are no nn.Linear."""
+    able = module_names(model)
+
+    def chosen(place: Place) -> tuple[Method, Any] | str:
+        got = choose(place)
+        if isinstance(got, str) or place.name not in able:
+            return got
+        return with_residual(got[0], rank), got[1]
+
+    return with_residual(method, rank), chosen, WithAdapter(inner, work / "residual", rank)

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from secateur.export.formats import factors
+from secateur.export.formats import bitmap, factors
 
 Unpack = Callable[[Mapping[str, torch.Tensor], torch.dtype], torch.Tensor]
 
 FORMATS: dict[str, Unpack] = {
     "factors": factors.unpack,
+    "bitmap": bitmap.unpack,
 }
