@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
 from secateur import api
 from secateur.cli.calibrate import bars
@@ -49,6 +48,9 @@ def run(
     damp: Annotated[
         float | None, typer.Option(min=0, help="relative to the Gram's mean diagonal [default: 0.01]")
     ] = None,
+    residual: Annotated[
+        int, typer.Option(min=0, help="rank of what makes up for it, stored as a LoRA adapter (EoRA); 0: none")
+    ] = 0,
     samples: Annotated[int, typer.Option(min=1, help="windows of text; the last batch judges")] = 128,
     length: Annotated[int, typer.Option(min=8, help="tokens per window")] = 512,
     batch: Annotated[int, typer.Option(min=1, help="windows at a time")] = 4,
@@ -60,9 +62,9 @@ def run(
     with bars() as progress:
         api.sparsify(
             model, save, text=text, method=method, pattern=pattern, scope=scope, variant=variant, start=start,
-            swaps=swaps, rounds=rounds, block=block, rows=rows, columns=columns, damp=damp, samples=samples,
-            length=length, batch=batch, seed=seed, device=device, dtype=dtype, overwrite=overwrite, progress=progress,
-            note=lambda text: err.print(text, soft_wrap=True),
+            swaps=swaps, rounds=rounds, block=block, rows=rows, columns=columns, damp=damp, residual=residual,
+            samples=samples, length=length, batch=batch, seed=seed, device=device, dtype=dtype, overwrite=overwrite,
+            progress=progress, note=lambda text: err.print(text, soft_wrap=True),
         )  # fmt: skip
     from secateur.layerwise.write import read_audit
 
@@ -75,12 +77,12 @@ def print_audit(audit: Mapping[str, Any]) -> None:
     from secateur.layerwise.write import folded
 
     rows = folded(audit)
-    table = Table("linear", "", "error predicted", "measured", "", box=None, header_style="bold")
-    for row in rows:
-        if row.solved:
-            table.add_row(row.name, str(row.count), row.said(row.predicted), row.said(row.measured), row.why)
-    out.print(table, crop=False, no_wrap=True, soft_wrap=True)
-    for row in rows:
-        if not row.solved:
-            out.print(f"[dim]left {row.count} x {row.name}: {row.why}[/]", soft_wrap=True)
+    solved = [("linear", "", "error predicted", "measured", "")]
+    solved += [(r.name, str(r.count), r.said(r.predicted), r.said(r.measured), r.why) for r in rows if r.solved]
+    widths = [max(map(len, column)) for column in zip(*solved, strict=True)]
+    for line in solved:  # whole names, however narrow the screen
+        out.print("  ".join(map(str.ljust, line, widths)).rstrip(), soft_wrap=True, markup=False)
+    for r in rows:
+        if not r.solved:
+            out.print(f"left {r.count} x {r.name}: {r.why}", soft_wrap=True, markup=False)
     out.print(", ".join(f"{n} tensors {action}" for action, n in audit["summary"].items()))
