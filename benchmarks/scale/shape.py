@@ -70,8 +70,8 @@ def keep(made: dict[str, Any]) -> dict[str, int]:
     }
 
 
-def make(folder: Path, text: Path, scale: float, seed: int = 0) -> None:
-    """The checkpoint with a byte tokenizer, and random words to read."""
+def make(folder: Path, text: Path, scale: float, seed: int = 0, raw: dict[str, Any] | None = None) -> None:
+    """The checkpoint with a byte tokenizer, and random words to read. ``raw``: a config in place of ``scale``."""
     import torch
     from benchmarks.stream_calibrate import save_tokenizer
 
@@ -79,7 +79,7 @@ def make(folder: Path, text: Path, scale: float, seed: int = 0) -> None:
     from secateur.anatomy.anatomy import Anatomy
     from secateur.checkpoint import TensorSpec, write_json, write_tensors
 
-    raw = config(scale)
+    raw = config(scale) if raw is None else raw
     anatomy, draw = Anatomy(raw), random.Random(seed)
     torch.manual_seed(seed)
     pool = torch.randn(min(POOL, max(1 << 20, 4 * max(raw["vocab_size"], raw["intermediate_size"]) * 64)))
@@ -121,7 +121,7 @@ def make(folder: Path, text: Path, scale: float, seed: int = 0) -> None:
 
     folder.mkdir(parents=True)
     specs = [TensorSpec(d.name, "BF16", lo.shape(d.layout, anatomy.sizes)) for d in anatomy.tensors.values()]
-    write_tensors(folder, specs, produce, shard_bytes=max(1 << 20, int(5e9 * scale)))
+    write_tensors(folder, specs, produce, shard_bytes=5 * 10**9 if scale == 1 else 1 << 26)
     write_json(folder / "config.json", raw)
     save_tokenizer(folder)
     words = ["".join(draw.choices("etaoinshrdlucmfw", k=draw.randint(2, 8))) for _ in range(3000)]

@@ -131,3 +131,16 @@ def test_text_that_was_not_read_is_not_made_up(parent_folder: Path) -> None:
         assert next(network.slices(torch.tensor([[3, 4, 5]]), 0, 8)).shape == (1, 3, 320)
         with pytest.raises(Exception, match="has not read"):
             next(network.slices(torch.tensor([[3, 4, 6]]), 0, 8))
+
+
+def test_a_small_file_takes_the_memory_of_a_small_file(tmp_path: Path) -> None:
+    import tracemalloc
+
+    from secateur.checkpoint.files import read_small
+
+    (tmp_path / "note.json").write_text("{}")
+    tracemalloc.start()
+    assert read_small(tmp_path / "note.json", 1 << 30) == b"{}"
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1 << 20

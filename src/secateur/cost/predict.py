@@ -2,9 +2,10 @@
 
     seconds = start + a F/flops + b (read/rate + written/rate) + c hashed/rate + e cast
 
-``start``, a, b, c and e are of the code, the rates of the machine. They lie in ``fitted.json``, which
-``benchmarks/scale/growth.py --fit`` writes from its measurements (non-negative least squares on relative errors).
-Without that file every weight is 1 and nothing is cast: a bound from below.
+``start``, a, c and e are of the code, the rates of the machine. They lie in ``fitted.json``, which
+``benchmarks/scale/growth.py --fit`` writes from its measurements (non-negative least squares on relative errors, in
+processor seconds, which know no disk: b is 1). Without that file a, b and c are 1 and nothing else counts: a bound
+from below.
 """
 
 from __future__ import annotations
