@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from secateur.evaluation.equality import load_strict
-from secateur.tokens.score import Judge, judge
+from secateur.tokens.score import Judge, everywhere, judge
 
 AFTER = 64
 """Tokens behind the prompt that are judged."""
@@ -59,6 +59,11 @@ class Bench:
         draw = torch.Generator().manual_seed(1000 * prompt + seed + (500 if train else 0))
         starts = torch.randint(len(ids) - length, (WINDOWS[prompt],), generator=draw)
         return torch.stack([ids[s : s + length] for s in starts.tolist()])
+
+    @lru_cache(maxsize=1)  # noqa: B019
+    def everywhere(self, prompt: int, seed: int) -> list[Tensor]:
+        """What the full model says behind every token of the prompts."""
+        return [everywhere(self.network, b[:, :prompt]) for b in self.judge(prompt, seed).batches]
 
     @lru_cache(maxsize=1)  # noqa: B019  the units of one length and seed come one after the other
     def judge(self, prompt: int, seed: int, train: bool = False) -> Judge:

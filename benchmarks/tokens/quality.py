@@ -13,7 +13,7 @@ from secateur.tokens.score import survivors
 from secateur.tokens.settings import TokenReduction
 
 FILE = "tokens-quality.jsonl"
-SHARES = (0.9, 0.8, 0.7)
+SHARES = (0.8, 0.7, 0.9)
 #: Variants that are compared with the methods as they are: only what differs is named.
 VARIANTS: dict[str, dict[str, Any]] = {
     **{name: {"method": name} for name in METHODS},
@@ -25,8 +25,8 @@ def units(bench: Bench, seeds: Iterable[int], prompts: Iterable[int]) -> Iterabl
     return [
         unit(bench, variant, fields, share, prompt, seed)
         for prompt in prompts
-        for seed in seeds
         for share in SHARES
+        for seed in seeds
         for variant, fields in VARIANTS.items()
     ]
 
@@ -42,7 +42,8 @@ def unit(bench: Bench, variant: str, fields: dict[str, Any], share: float, promp
 def measured(bench: Bench, asked: TokenReduction, prompt: int, seed: int) -> dict[str, Any]:
     judge = bench.judge(prompt, seed)
     after = judge.score(asked)
-    kept = survivors(bench.network, asked, [b[:, :prompt] for b in judge.batches])
+    known = bench.everywhere(prompt, seed)
+    kept = survivors(bench.network, asked, [b[:, :prompt] for b in judge.batches], known)
     return {
         "loss": after.loss, "full": after.full, "kl": after.kl, "tokens": after.tokens,
         "survivors": kept.loss, "survivors_full": kept.full, "survivors_kl": kept.kl, "survivor_tokens": kept.tokens,

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transformers
-from benchmarks.halving.units import run_all
+from benchmarks.halving.units import done, run_all
 from benchmarks.tokens import clip, quality, schedules
 from benchmarks.tokens.bench import WINDOWS, Bench
 
@@ -32,6 +32,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--results", type=Path, default=RESULTS)
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     p.add_argument("--prompts", type=int, nargs="+", default=[512], choices=sorted(WINDOWS))
+    p.add_argument("--most", type=int, help="stop after so many units of each experiment")
     return p.parse_args(arguments)
 
 
@@ -45,7 +46,9 @@ def main(arguments: list[str] | None = None) -> None:
             for name in settings.experiments:
                 module = EXPERIMENTS[name]
                 path = settings.results / module.FILE
-                units = module.units(bench, settings.seeds, settings.prompts)
+                units = list(module.units(bench, settings.seeds, settings.prompts))
+                if settings.most is not None:
+                    units = [u for u in units if not done(u, path)][: settings.most]
                 count = run_all(units, path, settings.work / "locks", say)
                 say(f"{name}: {count} units run, results in {path}")
     except SecateurError as error:

@@ -84,13 +84,15 @@ def behind(network: Any, asked: TokenReduction | None, ids: Tensor, prompt: int)
 
 
 @torch.no_grad()
-def survivors(network: Any, asked: TokenReduction, batches: Sequence[Tensor]) -> Score:
-    """On the surviving positions of whole windows (b, tokens)."""
+def survivors(
+    network: Any, asked: TokenReduction, batches: Sequence[Tensor], known: Sequence[Tensor] | None = None
+) -> Score:
+    """On the surviving positions of whole windows (b, tokens); ``known``: :func:`everywhere` of every batch."""
     sums, count = torch.zeros(3, dtype=torch.float64), 0
-    for ids in batches:
-        full = network(ids, use_cache=False).logits.float().log_softmax(-1)
+    for i, ids in enumerate(batches):
+        full = everywhere(network, ids) if known is None else known[i].to(ids.device)
         with reduce_tokens(network, asked) as reducing:
-            reduced = network(ids, use_cache=False).logits.float().log_softmax(-1)
+            reduced = everywhere(network, ids)
         at = reducing.positions
         targets = following(ids, at)
         if at is not None:
@@ -99,6 +101,13 @@ def survivors(network: Any, asked: TokenReduction, batches: Sequence[Tensor]) ->
         sums += _sums(full[:, :-1].cpu(), reduced[:, :-1].cpu(), targets[:, :-1].cpu())
         count += targets[:, :-1].numel()
     return _score(sums, count)
+
+
+@torch.no_grad()
+def everywhere(network: Any, ids: Tensor) -> Tensor:
+    """Log-probabilities (b, n, vocabulary) behind every token that is left."""
+    logits: Tensor = network(ids, use_cache=False).logits
+    return logits.float().log_softmax(-1)
 
 
 def _sums(log_p: Tensor, log_q: Tensor, targets: Tensor) -> Tensor:
@@ -112,4 +121,4 @@ def _score(sums: Tensor, count: int) -> Score:
     return Score(loss, full, divergence, count)
 
 
-__all__ = ["Judge", "Score", "behind", "judge", "survivors"]
+__all__ = ["Judge", "Score", "behind", "everywhere", "judge", "survivors"]
