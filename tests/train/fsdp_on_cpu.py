@@ -1,12 +1,13 @@
 """The command line under accelerate's FSDP2 on processes without a GPU, which accelerate itself offers for GPUs only.
 
 accelerate is told that gloo processes on the CPU are what it takes for several GPUs; sharding is then torch's own.
-``--stop-after N`` first: fail after N steps.
+``--stop-after N`` first: fail after N steps. ``--die-after N``: the last process kills itself there.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Any
 
@@ -28,9 +29,8 @@ from secateur.cli import run
 from secateur.errors import SecateurError
 from secateur.train import loop
 
-stop = int(sys.argv.pop(2)) if sys.argv[1] == "--stop-after" else 0
-if stop:
-    del sys.argv[1]
+stop = int(sys.argv.pop(2)) if sys.argv[1] in ("--stop-after", "--die-after") else 0
+dies = bool(stop) and sys.argv.pop(1) == "--die-after"
 PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
 make, prepared, step = accelerate.Accelerator.__init__, loop.Loop.__init__, loop.Loop.take
 
@@ -46,7 +46,9 @@ def tell(self: Any, accelerator: Any, module: Any, *args: Any) -> None:
 
 
 def fail(self: Any, at: int) -> list[float]:
-    if stop and at == stop:
+    if stop and at == stop and dies and os.environ["RANK"] != "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if stop and at == stop and not dies:
         raise SecateurError("stopped on request of the test")
     return step(self, at)
 

@@ -29,7 +29,7 @@ TAKES: Mapping[str, tuple[str, ...]] = {
 #: Options a recipe decides itself: where results lie, and whether they are made again.
 MANAGED = ("out", "overwrite", "journal", "work", "restart", "json")
 #: Paths a verb makes itself where nothing is yet.
-MADE = ("cache", "table")
+MADE = ("cache", "spill", "table")
 #: Verb -> ending of its result; none for checkpoint folders.
 RESULTS: Mapping[str, str] = {
     "calibrate": ".safetensors",
