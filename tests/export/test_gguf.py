@@ -126,7 +126,8 @@ def test_a_byte_level_tokenizer(tmp_path: Path) -> None:
     fields = read_back(tmp_path / "m.gguf")[0]
     tokens = fields["tokenizer.ggml.tokens"]
     assert fields["tokenizer.ggml.model"] == "gpt2" and fields["tokenizer.ggml.pre"] == "gpt-2"
-    assert [tokens[i] for i in tokenizer.get_vocab().values()] == list(tokenizer.get_vocab())
+    vocab = tokenizer.get_vocab()
+    assert [tokens[i] for i in vocab.values()] == list(vocab)
     assert fields["tokenizer.ggml.token_type"][0] == 3 and fields["tokenizer.ggml.token_type"][-3:] == [5, 5, 5]
     merges = json.loads((folder / "tokenizer.json").read_text())["model"]["merges"]
     assert merges and fields["tokenizer.ggml.merges"] == [m if isinstance(m, str) else " ".join(m) for m in merges]
