@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from secateur.allocation.problem import Choice
-from secateur.search.removal.masked import Masked, Measure
+from secateur.anatomy.anatomy import Anatomy
+from secateur.pruning.removed import Unit
+from secateur.search.removal.masked import Measure
 from secateur.search.removal.places import NOTHING, Ground, Removal
+
+
+class Work(Protocol):
+    """Measures removals: :class:`Masked` with the model in memory, or an arena of a search with its journal."""
+
+    @property
+    def anatomy(self) -> Anatomy: ...
+
+    @property
+    def batches(self) -> Sequence[Any]:
+        """Parts of the text, of which a cost may read only some."""
+        ...
+
+    def removal(self, units: Collection[Unit]) -> Removal:
+        """``units`` in their fewest."""
+        ...
+
+    def costs(
+        self, trials: Sequence[Collection[Unit]], *, base: Collection[Unit] = (), batches: Sequence[int] | None = None
+    ) -> Mapping[Measure, Tensor]:
+        """Per measure the cost of every trial, (trials,); see :meth:`Masked.costs`."""
+        ...
+
+    def influence(self, units: Sequence[Unit]) -> Tensor:
+        """How far each unit turns the stream, (units,); see :meth:`Masked.influence`."""
+        ...
+
 
 #: Told what was reached: a line for people, and how many trials were measured so far.
 Watch = Callable[[str, int], None]
@@ -55,13 +84,13 @@ class Found:
         }
 
 
-def found(work: Masked, removal: Removal, measure: Measure, trials: int = 0, **more: Any) -> Found:
+def found(work: Work, removal: Removal, measure: Measure, trials: int = 0, **more: Any) -> Found:
     """A result whose cost is measured on all text."""
     return Found(removal, measure, float(work.costs([removal])[measure][0]), trials, **more)
 
 
 def greedy(
-    work: Masked,
+    work: Work,
     ground: Ground,
     measure: Measure,
     *,
@@ -115,4 +144,4 @@ def _risen(ground: Ground, before: Choice, after: Choice) -> str:
     return str(ground.places[i].levels[after[i] - 1])
 
 
-__all__ = ["Found", "Step", "Watch", "found", "greedy", "one_shot", "silent"]
+__all__ = ["Found", "Step", "Watch", "Work", "found", "greedy", "one_shot", "silent"]

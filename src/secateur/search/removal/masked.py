@@ -48,7 +48,8 @@ class _StopError(Exception):
 
 
 class Masked:
-    """``windows`` (samples, tokens) int64; ``batch`` of them are run together and are one batch below."""
+    """``windows`` (samples, tokens) int64; ``batch`` of them are run together and are one batch below. ``whole``: the
+    model where it is in memory already."""
 
     def __init__(
         self,
@@ -59,10 +60,11 @@ class Masked:
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
         room: int = ROOM,
+        whole: Any = None,
     ) -> None:
         check_windows(model, windows)
         self.model, self.anatomy = model, model.anatomy
-        self.whole = load_whole(model, dtype=dtype, device=device)
+        self.whole = load_whole(model, dtype=dtype, device=device) if whole is None else whole
         self.layers = decoder_layers(self.whole, self.anatomy.n_layers)
         self.batches = [b.to(device) for b in torch.split(windows, batch)]
         state = windows.numel() * self.anatomy.sizes["d"] * torch.finfo(dtype).bits // 8

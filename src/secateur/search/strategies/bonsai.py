@@ -21,8 +21,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from secateur.allocation.problem import Choice
-from secateur.search.removal.found import Found, Step, Watch, found, silent
-from secateur.search.removal.masked import Masked, Measure
+from secateur.search.removal.arena import strategy
+from secateur.search.removal.found import Found, Step, Watch, Work, found, silent
+from secateur.search.removal.masked import Measure
 from secateur.search.removal.places import Ground
 from secateur.search.strategies import shortgpt
 
@@ -40,7 +41,7 @@ class Effort:
 
 
 def find(
-    work: Masked,
+    work: Work,
     ground: Ground,
     *,
     measure: Measure = "nll",
@@ -94,7 +95,7 @@ def sampled(units: int, count: int, rng: Generator) -> NDArray[np.float64]:
 
 
 def _losses(
-    work: Masked,
+    work: Work,
     ground: Ground,
     choice: Choice,
     free: Sequence[int],
@@ -139,3 +140,7 @@ def _tau(masks: NDArray[np.float64], utility: NDArray[np.float64], ridge: float)
         tau = kendalltau(masks[fold == f] @ w + c, utility[fold == f]).statistic
         taus.append(0.0 if np.isnan(tau) else float(tau))
     return float(np.mean(taus))
+
+
+search = strategy(lambda work, ground, arena: find(work, ground, seed=arena.seed))
+"""Whole layers, until the budget of a search is kept."""

@@ -15,8 +15,9 @@ the whole vocabulary; the first parent is the better of a one-shot choice and ``
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +25,10 @@ import numpy as np
 from secateur.allocation import evolutionary
 from secateur.allocation.problem import Choice
 from secateur.allocation.selection import Stage
-from secateur.search.removal.found import Found, Step, Watch, found, one_shot, silent
-from secateur.search.removal.masked import Masked, Measure
+from secateur.search.arena import Arena
+from secateur.search.removal.arena import Budgeted, Measured, strategy
+from secateur.search.removal.found import Found, Step, Watch, Work, found, one_shot, silent
+from secateur.search.removal.masked import Measure
 from secateur.search.removal.places import NOTHING, Ground
 from secateur.search.strategies import shortgpt
 
@@ -43,10 +46,14 @@ class Effort:
     fresh: bool = True
 
 
+class _EnoughError(Exception):
+    """Ends the search after a generation."""
+
+
 class _Fitness:
     """KL of choices on the batches of a stage in a generation; the last parent is the base they are compared from."""
 
-    def __init__(self, work: Masked, ground: Ground, measure: Measure, effort: Effort, seed: int) -> None:
+    def __init__(self, work: Work, ground: Ground, measure: Measure, effort: Effort, seed: int) -> None:
         self.work, self.ground, self.measure, self.effort, self.seed = work, ground, measure, effort, seed
         self.base, self.trials = NOTHING, 0
 
@@ -55,7 +62,7 @@ class _Fitness:
         return [Stage(n, lambda c, g, s=s: self.losses(c, g, s)) for s, n in enumerate(keep)]  # type: ignore[misc]
 
     def losses(self, choices: Sequence[Choice], generation: int, stage: int) -> list[float]:
-        able = [c for c in choices if self.ground.allowed(c)]
+        able = [c for c in choices if self.ground.allowed(c) and self.ground.fits(c)]
         self.trials += len(able)
         removals = [self.ground.removal(c) for c in able]
         batches = self.drawn(generation, stage)
@@ -79,15 +86,17 @@ def generations(ground: Ground, start: Choice) -> int:
 
 
 def find(
-    work: Masked,
+    work: Work,
     ground: Ground,
     *,
     measure: Measure = "kl",
     effort: Effort | None = None,
     seed: int = 0,
     watch: Watch = silent,
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> Found:
-    """The last parent. Raises BudgetError when no choice keeps the budget."""
+    """The last parent; the search ends early when ``goes_on`` says no. Raises BudgetError when no choice keeps the
+    budget."""
     effort = effort or Effort()
     start = one_shot(ground, shortgpt.scores(work, ground))
     fitness = _Fitness(work, ground, measure, effort, seed)
@@ -98,15 +107,25 @@ def find(
         fitness.base = ground.removal(parent)
         steps.append(Step(f"generation {generation}", loss))
         watch(f"generation {generation}/{total}: {measure} {loss:.4f}", fitness.trials)
+        if not goes_on():
+            raise _EnoughError
 
-    answer = evolutionary.solve(
-        ground.problem,
-        seed=seed,
-        generations=total,
-        offspring=effort.offspring,
-        stages=fitness.stages(),
-        start=start,
-        initial=effort.initial,
-        watch=seen,
-    )
-    return found(work, ground.removal(answer.choice), measure, fitness.trials, steps=tuple(steps))
+    with contextlib.suppress(_EnoughError):
+        answer = evolutionary.solve(
+            ground.problem, seed=seed, generations=total, offspring=effort.offspring, stages=fitness.stages(),
+            start=start, initial=effort.initial, watch=seen,
+        )  # fmt: skip
+        fitness.base = ground.removal(answer.choice)
+    notes = () if len(steps) == total else (f"time was over after {len(steps)} of {total} generations",)
+    return found(work, fitness.base, measure, fitness.trials, steps=tuple(steps), notes=notes)
+
+
+def _in_arena(work: Measured, ground: Budgeted, arena: Arena) -> Found:
+    asked, window = arena.effort, arena.bench.windows.shape[1] * arena.bench.batch
+    batches = tuple(max(1, round(tokens / window)) for tokens in asked.tokens)
+    effort = Effort(asked.generations, asked.offspring, asked.initial, batches)
+    return find(work, ground, effort=effort, seed=arena.seed, goes_on=arena.goes_on)
+
+
+search = strategy(_in_arena)
+"""Which layers go, until the budget of a search is kept; other shapes stay as they are."""

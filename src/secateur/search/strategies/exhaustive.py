@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from secateur.allocation.problem import Choice
 from secateur.errors import UsageError
-from secateur.search.removal.found import Found, Watch, found, silent
-from secateur.search.removal.masked import Masked, Measure
+from secateur.search.removal.arena import strategy
+from secateur.search.removal.found import Found, Watch, Work, found, silent
+from secateur.search.removal.masked import Measure
 from secateur.search.removal.places import Ground
 
 MOST = 20_000
@@ -32,7 +33,7 @@ def _product(ground: Ground) -> Iterator[Choice]:
     return itertools.product(*(range(len(p.levels) + 1) for p in ground.places))
 
 
-def find(work: Masked, ground: Ground, *, measure: Measure = "kl", watch: Watch = silent) -> Found:
+def find(work: Work, ground: Ground, *, measure: Measure = "kl", watch: Watch = silent) -> Found:
     """The best of all, the first of equals. Raises BudgetError when none fits."""
     every = choices(ground)
     if not every:
@@ -53,3 +54,7 @@ def _head(choice: Choice) -> Choice:
     """The choice up to its last place that removes something."""
     last = max((i for i, o in enumerate(choice) if o), default=0)
     return choice[:last]
+
+
+search = strategy(lambda work, ground, arena: find(work, ground))
+"""All sets of layers that keep the budget of a search."""

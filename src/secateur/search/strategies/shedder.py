@@ -17,8 +17,9 @@ from dataclasses import replace
 
 from secateur.errors import UsageError
 from secateur.model import Model
-from secateur.search.removal.found import Found, Watch, greedy, silent
-from secateur.search.removal.masked import Masked, Measure
+from secateur.search.removal.arena import strategy
+from secateur.search.removal.found import Found, Watch, Work, greedy, silent
+from secateur.search.removal.masked import Measure
 from secateur.search.removal.places import NOTHING, Ground, counted, places
 
 
@@ -33,10 +34,14 @@ def stages(model: Model, text: str, *, group: int | None = None) -> list[Ground]
     return found
 
 
-def find(work: Masked, grounds: Sequence[Ground], *, measure: Measure = "nll", watch: Watch = silent) -> Found:
+def find(work: Work, grounds: Sequence[Ground], *, measure: Measure = "nll", watch: Watch = silent) -> Found:
     """One stage after the other, each going on from what is gone."""
     done = Found(NOTHING, measure, 0.0, 0)
     for ground in grounds:
         stage = greedy(work, ground, measure, already=done.removal, watch=watch)
         done = replace(stage, trials=done.trials + stage.trials, steps=done.steps + stage.steps)
     return done
+
+
+search = strategy(lambda work, ground, arena: greedy(work, ground, "nll"))
+"""Whole layers, until the budget of a search is kept."""

@@ -17,6 +17,9 @@ from torch import Tensor
 from secateur.errors import BudgetError
 from secateur.pruning.choose import can_keep
 from secateur.pruning.removed import LAYER, Unit
+from secateur.search.arena import Arena
+from secateur.search.outcome import Outcome
+from secateur.search.removal.arena import Budgeted, in_memory, outcome
 from secateur.search.removal.found import Found, found
 from secateur.search.removal.masked import Masked, Measure
 
@@ -53,3 +56,14 @@ def find(work: Masked, count: int, *, replace: bool = False, measure: Measure = 
 
 def _left(layers: int, start: int, stop: int) -> list[int]:
     return [i for i in range(layers) if not start <= i < stop]
+
+
+def search(arena: Arena) -> Outcome:
+    """The shortest window without which the budget of a search is kept; a replacement is not trained."""
+    work, ground, n = in_memory(arena), Budgeted(arena), arena.model.anatomy.n_layers
+    for count in range(1, n):
+        gone = find(work, count)
+        choice = tuple(int(p.levels[0] in gone.removal) for p in ground.places)
+        if ground.removal(choice) == gone.removal and ground.fits(choice) and ground.can_say(gone.removal):
+            return outcome(arena, gone)
+    raise ground.short(ground.nothing)
