@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ CONFIG = {
 }
 
 
-def make_parent(folder: Path, text: Path, nbytes: int) -> None:
+def make_parent(folder: Path, text: Path, pattern: str, sizes: Mapping[str, Any] = CONFIG) -> None:
     """Random weights of at least ``nbytes``, drawn from one pool of normals at changing offsets; tokenizer and text."""
     import torch
 
@@ -63,8 +64,7 @@ def make_parent(folder: Path, text: Path, nbytes: int) -> None:
     from secateur.anatomy.anatomy import Anatomy
     from secateur.checkpoint import TensorSpec, write_json, write_tensors
 
-    pattern = UNIT * -(-nbytes // (2 * UNIT_PARAMETERS))
-    config: dict[str, Any] = {**CONFIG, "hybrid_override_pattern": pattern, "num_hidden_layers": len(pattern)}
+    config: dict[str, Any] = {**sizes, "hybrid_override_pattern": pattern, "num_hidden_layers": len(pattern)}
     anatomy = Anatomy(config)
     pool = (torch.randn(1 << 26) * 0.02).bfloat16()
     draw = random.Random(0)
@@ -132,7 +132,8 @@ def main() -> int:
     work = Path(tempfile.mkdtemp(prefix="stream-calibrate-", dir=args.folder))
     failed = []
     try:
-        given = (work / "parent", work / "text.txt", int(limit * args.times))
+        pattern = UNIT * -(-int(limit * args.times) // (2 * UNIT_PARAMETERS))
+        given = (work / "parent", work / "text.txt", pattern)
         maker = multiprocessing.get_context("spawn").Process(target=make_parent, args=given)
         maker.start()
         maker.join()

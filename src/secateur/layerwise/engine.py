@@ -133,7 +133,7 @@ class Engine:
             problem = self._problem(place, i, old, tensor.dtype, method, pools, line)
             solutions.append(_attempt(problem, method, settings, line))
             solution = solutions[-1]
-            if solution is not None:
+            if problem is not None and solution is not None:
                 matrices[i] = solution.weight.to(matrices.dtype)
                 _judge(line, problem, matrices[i].double(), grams.judge(key))
                 line.nbytes, line.notes = solution.nbytes, dict(solution.notes)

@@ -48,8 +48,9 @@ class Watch:
 
     def __init__(self, module: nn.Module, attribute: str, note: Note) -> None:
         self.module, self.attribute = module, attribute
-        self.weight: Any = module._parameters[attribute]
-        watched: Any = torch.Tensor._make_subclass(Watched, self.weight.detach())
+        weight: Any = module._parameters[attribute]
+        self.weight = weight
+        watched: Any = torch.Tensor._make_subclass(Watched, weight.detach())
         watched.note = note
         module._parameters[attribute] = watched
 

@@ -6,7 +6,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,13 +33,17 @@ def publish_result(
     Raises CheckpointError when a tensor is neither solved nor left for a reason, or the disk refuses.
     """
     audit = audited(model, lines(engine.work), left, record["step"])
-    with ExitStack() as stack, publish(out, overwrite=overwrite) as staging:
-        replaced, parts = _replacements(engine.work, stack)
+    with publish(out, overwrite=overwrite) as staging:
+        replaced, parts = _replacements(engine.work)
         specs = list(_specs(model, replaced, parts))
 
         def produce(spec: TensorSpec) -> torch.Tensor:
-            made: torch.Tensor | None = replaced[spec.name].get_tensor(spec.name) if spec.name in replaced else None
-            return model.read(spec.name) if made is None else made
+            if spec.name not in replaced:
+                return model.read(spec.name)
+            # opened for each tensor: what stays mapped counts as memory
+            with safe_open(replaced[spec.name][0], "pt") as file:
+                made: torch.Tensor = file.get_tensor(spec.name)
+            return made
 
         write_tensors(staging, specs, produce)
         write_json(staging / "config.json", engine.storage.config(model.raw))
@@ -126,23 +129,24 @@ def _span(lines: Sequence[Mapping[str, Any]], what: str) -> tuple[float, float] 
     return (min(known), max(known)) if known else None
 
 
-def _replacements(work: Path, stack: ExitStack) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """(tensor -> the open file of the work folder that holds it, tensor of the parent -> what takes its place)."""
-    found: dict[str, Any] = {}
+def _replacements(work: Path) -> tuple[dict[str, tuple[Path, TensorSpec]], dict[str, list[str]]]:
+    """(tensor -> the file of the work folder that holds it and what it is, parent's tensor -> what takes its place)."""
+    found: dict[str, tuple[Path, TensorSpec]] = {}
     parts: dict[str, list[str]] = {}
     for path in sorted(work.glob("*.safetensors")):
-        opened = stack.enter_context(safe_open(path, "pt"))
-        for name, parent in json.loads((opened.metadata() or {})["parents"]).items():
-            found[name] = opened
-            parts.setdefault(parent, []).append(name)
+        with safe_open(path, "pt") as opened:
+            for name, parent in json.loads((opened.metadata() or {})["parents"]).items():
+                stored = opened.get_slice(name)
+                found[name] = path, TensorSpec(name, stored.get_dtype(), tuple(stored.get_shape()))
+                parts.setdefault(parent, []).append(name)
     return found, parts
 
 
-def _specs(model: Model, replaced: Mapping[str, Any], parts: Mapping[str, list[str]]) -> Iterator[TensorSpec]:
+def _specs(
+    model: Model, replaced: Mapping[str, tuple[Path, TensorSpec]], parts: Mapping[str, list[str]]
+) -> Iterator[TensorSpec]:
     """Tensors of the result in the parent's order; what takes a tensor's place comes at its place."""
     for name, info in model.weights.tensors.items():
-        for part in parts.get(name, ()):
-            stored = replaced[part].get_slice(part)
-            yield TensorSpec(part, stored.get_dtype(), tuple(stored.get_shape()))
+        yield from (replaced[part][1] for part in parts.get(name, ()))
         if name in model.anatomy.tensors and name not in parts:
             yield TensorSpec(name, info.dtype, info.shape)

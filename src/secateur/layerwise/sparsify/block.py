@@ -38,14 +38,15 @@ class Settings:
 def greedy(weight: torch.Tensor, inverse: torch.Tensor, columns: int, steps: int) -> torch.Tensor:
     """Which tiles go, (groups, steps), for ``weight`` (groups, rows, d)."""
     groups, _, d = weight.shape
+    n = d // columns
     w, p = weight.clone(), inverse.repeat(groups, 1, 1)
-    closed = torch.zeros(groups, d // columns, dtype=torch.bool, device=w.device)
+    closed = torch.zeros(groups, n, dtype=torch.bool, device=w.device)
     order = torch.zeros(groups, steps, dtype=torch.long, device=w.device)
     every, eye = torch.arange(groups, device=w.device), torch.eye(columns, dtype=w.dtype, device=w.device)
     for step in range(steps):
-        inside = p.unflatten(1, (-1, columns)).unflatten(3, (-1, columns)).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
+        inside = p.view(groups, n, columns, n, columns).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
         inverted = spd_inverse(torch.where(closed[..., None, None], eye, inside))
-        tiles = w.unflatten(2, (-1, columns))
+        tiles = w.view(groups, -1, n, columns)
         losses = torch.einsum("grta,gtab,grtb->gt", tiles, inverted, tiles).masked_fill(closed, torch.inf)
         t = losses.argmin(1)
         order[:, step] = t

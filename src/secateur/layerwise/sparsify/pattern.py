@@ -80,4 +80,4 @@ def check_scope(scope: str, pattern: Pattern, allowed: tuple[Scope, ...] = ("row
         raise UsageError(f"--scope: {scope!r}, expected one of {', '.join(allowed)}")
     if pattern.group and scope != "row":
         raise UsageError(f"--scope {scope} says nothing for {pattern}: every group of a row keeps {pattern.keep}")
-    return scope  # type: ignore[return-value]
+    return scope

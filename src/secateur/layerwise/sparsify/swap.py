@@ -104,8 +104,9 @@ def _best(t: torch.Tensor, gone: torch.Tensor, group: int) -> tuple[torch.Tensor
     profit = torch.where(gone, t[:, :d, d] * pull, 0.0)
     u, w = t[:, :d, :d], t[:, :d, d]
     if group:
-        u = u.unflatten(1, (-1, group)).unflatten(3, (-1, group)).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
-        pick = [x.unflatten(1, (-1, group)) for x in (w, pull, diagonal, profit, gone)]
+        n = d // group
+        u = u.view(-1, n, group, n, group).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
+        pick = [x.reshape(-1, n, group) for x in (w, pull, diagonal, profit, gone)]
     else:
         u, pick = u[:, None], [x[:, None] for x in (w, pull, diagonal, profit, gone)]
     w, pull, diagonal, profit, away = pick
