@@ -57,7 +57,7 @@ CONFIG = {
 
 
 def make_parent(folder: Path, text: Path, pattern: str, sizes: Mapping[str, Any] = CONFIG) -> None:
-    """Random weights of at least ``nbytes``, drawn from one pool of normals at changing offsets; tokenizer and text."""
+    """Random weights for a ``pattern`` of layers, drawn from one pool at changing offsets; tokenizer and text."""
     import torch
 
     from secateur.anatomy import layout as lo
