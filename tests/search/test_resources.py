@@ -106,7 +106,7 @@ def test_arrays_of_candidates_cost_what_single_ones_cost(name: str, parents: dic
         sizes = {**anatomy.sizes, "d": int(hidden[1])}
         plain = cost(model, sizes, layers)
         got = {n: RESOURCES[n].meter(model, Workload(context=1))(sizes, frozenset(layers)) for n in RESOURCES}
-        assert got["params"] == plain.parameters and got["bytes"] == 8 * plain.parameters  # all float64
+        assert got["params"] == plain.parameters and got["bytes"] == plain.bytes == 8 * plain.parameters  # all float64
         assert got["cache"] == plain.kv_per_token + plain.ssm_state + plain.conv_state
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from secateur.anatomy import expr
-from secateur.checkpoint import DTYPES
 from secateur.model import Model
 from secateur.pruning.budget import cost
+from secateur.search.resources import Workload, cache
 
 
 def size(model: Model, context: int) -> dict[str, Any]:
@@ -32,16 +31,7 @@ def size(model: Model, context: int) -> dict[str, Any]:
 def cache_bytes(model: Model, context: int) -> int:
     """Keys and values of ``context`` tokens (fewer where attention slides), recurrent and convolution states."""
     anatomy = model.anatomy
-    width = DTYPES[model.default_dtype][1]
-    total = 0
-    for _, _, _, block in anatomy.blocks():
-        window = anatomy.config.get(block.cache.window) if block.cache.window else None
-        tokens = min(context, int(window)) if window else context
-        total += int(expr.evaluate(block.cache.per_token, anatomy.sizes)) * tokens * width
-        # recurrent states are kept in float32 by every engine
-        total += int(expr.evaluate(block.cache.state, anatomy.sizes)) * 4
-        total += int(expr.evaluate(block.cache.conv, anatomy.sizes)) * width
-    return total
+    return int(cache.meter(model, Workload(context))(anatomy.sizes, frozenset(range(anatomy.n_layers))))
 
 
 def shape(model: Model) -> dict[str, int]:

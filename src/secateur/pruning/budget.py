@@ -10,7 +10,7 @@ from typing import Any
 
 from secateur.anatomy import expr
 from secateur.anatomy import layout as lo
-from secateur.anatomy.anatomy import Anatomy
+from secateur.anatomy.anatomy import Anatomy, TensorDecl
 from secateur.checkpoint import DTYPES
 from secateur.errors import UsageError
 from secateur.model import Model
@@ -71,7 +71,7 @@ def cost(model: Model, sizes: Mapping[str, int], layers: Sequence[int]) -> Cost:
     anatomy, kept = model.anatomy, frozenset(layers)
     nbytes = 0
     for decl in anatomy.tensors.values():
-        if _stays(anatomy, decl.layer, decl.pattern, kept) and all(
+        if _stays(anatomy, decl, kept) and all(
             i < sizes[a] for a, i in decl.env.items() if a != "S"
         ):
             nbytes += lo.numel(decl.layout, sizes) * model.itemsize(decl)
@@ -85,9 +85,12 @@ def cost(model: Model, sizes: Mapping[str, int], layers: Sequence[int]) -> Cost:
     return Cost(int(anatomy.count(sizes, kept)), nbytes, per_token * width, state * 4, conv * width)
 
 
-def _stays(anatomy: Anatomy, layer: int | None, pattern: str, kept: frozenset[int]) -> bool:
-    shared = anatomy.family.shared
-    if layer is not None and shared is not None and pattern.startswith(shared.prefix):
+def _stays(anatomy: Anatomy, decl: TensorDecl, kept: frozenset[int]) -> bool:
+    """Whether a tensor is still there: a shared block as long as one user is, an adapter with its own user."""
+    shared, layer = anatomy.family.shared, decl.layer
+    if layer is not None and shared is not None and decl.pattern.startswith(shared.prefix):
+        if "S" in decl.env:
+            return anatomy.shared_users[decl.env["S"]] in kept
         block = anatomy.block_of(layer)
         return any(i in kept and anatomy.block_of(i) == block for i in anatomy.shared_users)
     return layer is None or layer in kept
