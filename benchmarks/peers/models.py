@@ -16,6 +16,13 @@ VOCAB = 4096
 _ATTENTION = dict(num_attention_heads=12, num_key_value_heads=4, head_dim=64, max_position_embeddings=2048)
 #: Name -> (model type, config fields).
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama-21m": (
+        "llama",
+        dict(
+            hidden_size=512, intermediate_size=1536, num_hidden_layers=6, num_attention_heads=8, num_key_value_heads=4,
+            head_dim=64, max_position_embeddings=2048,
+        ),
+    ),
     "llama-88m": ("llama", dict(hidden_size=768, intermediate_size=2048, num_hidden_layers=12, **_ATTENTION)),
     "llama-303m": (
         "llama",

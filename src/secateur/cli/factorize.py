@@ -59,6 +59,8 @@ def run(
     from secateur.cli.sparsify import print_audit
     from secateur.layerwise.write import read_audit
 
-    print_audit(read_audit(save))
+    audit = read_audit(save)
+    if method != "modegpt":
+        print_audit(audit)
     size = sum(p.stat().st_size for p in save.rglob("*.safetensors"))
     out.print(f"wrote {save}, {human_bytes(size)} of weights", soft_wrap=True)

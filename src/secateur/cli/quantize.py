@@ -51,6 +51,9 @@ def run(
         str, typer.Option(help="uniform, or share bits out by errors: greedy, dynamic, integer, ..")
     ] = "uniform",
     store: Annotated[Literal["packed", "dense"], typer.Option(help="packed integers, or dequantised")] = "packed",
+    residual: Annotated[
+        int, typer.Option(min=0, help="rank of what makes up for it, stored as a LoRA adapter (EoRA); 0: none")
+    ] = 0,
     samples: Annotated[int, typer.Option(min=1, help="windows of text")] = 128,
     length: Annotated[int, typer.Option(min=8, help="tokens per window")] = 512,
     batch: Annotated[int, typer.Option(min=1, help="windows at a time")] = 4,
@@ -62,8 +65,9 @@ def run(
     with bars() as progress:
         api.quantize(
             model, save, text=text, method=method, bits=bits, group=group, symmetric=False if asymmetric else None,
-            search=search, order=order, damp=damp, allocate=allocate, store=store, samples=samples, length=length,
-            batch=batch, seed=seed, device=device, dtype=dtype, overwrite=overwrite, progress=progress,
+            search=search, order=order, damp=damp, allocate=allocate, store=store, residual=residual,
+            samples=samples, length=length, batch=batch, seed=seed, device=device, dtype=dtype, overwrite=overwrite,
+            progress=progress,
         )  # fmt: skip
     print_stored(json.loads((save / "secateur.json").read_text(encoding="utf-8")))
     size = sum(p.stat().st_size for p in save.glob("*.safetensors"))

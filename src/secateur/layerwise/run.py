@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from secateur.calibration.stats import check_windows
 from secateur.calibration.walker import Layer, walk
 from secateur.checkpoint import require_space
 from secateur.errors import UsageError
+from secateur.export.adapter import composed
 from secateur.layerwise.base import Method
 from secateur.layerwise.engine import Dense, Engine, Storage, is_main
 from secateur.layerwise.gram import gram_bytes
@@ -38,7 +39,8 @@ Choice = Callable[[Place], "tuple[Method, Any] | str"]
 class Job:
     """How a method is run. ``step``: verb for the record. ``batch``: windows at a time. ``work``: where an unfinished
     run is kept, beside ``out`` when not given; ``restart`` throws it away. ``overwrite``: a checkpoint at ``out`` may
-    be replaced. ``storage``: how solved linears are stored. ``note``: told what the run will take before it starts."""
+    be replaced. ``storage``: how solved linears are stored. ``note``: told what the run will take before it starts.
+    ``residual``: rank of what makes up for the method (EoRA), stored as an adapter beside the checkpoint; 0: none."""
 
     step: str
     batch: int = 4
@@ -49,6 +51,7 @@ class Job:
     overwrite: bool = False
     storage: Storage | None = None
     note: Callable[[str], None] | None = None
+    residual: int = 0
 
 
 def compress(
@@ -70,6 +73,12 @@ def compress(
     why they are left. Raises UsageError for what does not fit together, LayoutError for a tensor that no rule covers,
     all before anything is computed; CheckpointError for the disk.
     """
+    work = job.work or out.absolute().with_name(out.name + ".work")
+    alone = method
+    chosen = choose or (lambda place: (alone, settings))
+    if job.residual:
+        method, chosen, storage = composed(model, method, chosen, job.storage or Dense(), work, job.residual)
+        job = replace(job, storage=storage)
     if windows is None and method.needs != "nothing":
         raise UsageError(
             f"method {method.name!r} looks at activations, and no text is given", hint="give it with --text"
@@ -79,12 +88,10 @@ def compress(
     check_out(out, overwrite=job.overwrite)
     require_space(out, 2 * model.weights.total_bytes)
     every = survey(model)
-    work = job.work or out.absolute().with_name(out.name + ".work")
     begin(work, _identity(model, windows, method, settings, job), restart=job.restart)
     memory = gram_memory(model, every) if windows is not None else 0
     if job.note is not None and memory:
         job.note(f"Gram matrices will take at most {memory / 1e6:,.1f} MB at a time")
-    chosen = choose or (lambda place: (method, settings))
     engine = _solved(model, windows, every, chosen, method, work, job, progress)
     if is_main():
         record = {**_record(model, windows, method, settings, job, about), "gram_bytes": memory}
@@ -181,7 +188,8 @@ def _shared(
     """Weights that several layers use, solved on all of them; kept beside the work for a run that resumes."""
     kept = engine.work / "shared" / "dense.safetensors"
     if kept.is_file():
-        return load_file(kept)
+        found: dict[str, torch.Tensor] = load_file(kept)
+        return found
     together = Grams(engine.grams.needs, len(batches), lambda p: p.shared)
     walk(model, batches, [together], journal=engine.work / "shared", progress=progress, **settings)
     dense = engine.solve(together, alone, "shared")
@@ -206,6 +214,7 @@ def _identity(model: Model, windows: torch.Tensor | None, method: Method, settin
         "settings": said(settings),
         "batch": job.batch,
         "dtype": str(job.dtype),
+        "residual": job.residual,
     }
 
 

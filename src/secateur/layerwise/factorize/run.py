@@ -21,6 +21,8 @@ from secateur.model import Model
 
 Store = Literal["dense", "factors"]
 STORES: tuple[Store, ...] = ("dense", "factors")
+MODEGPT = "modegpt"
+"""Works on pairs of matrices, so it is no line of the registry."""
 WHOLE = "kept whole: ranks are spent elsewhere"
 
 
@@ -43,6 +45,8 @@ def factorize(
     packed folder for ``secateur expand``. ``allocate``: "uniform", or the solver that shares ranks out by spectra.
     ``options``: fields of the method's settings (ratio, rank, ..), None for their defaults.
     """
+    if method == MODEGPT:
+        return _modegpt(model, windows, out, job, store, allocate, about, progress, **options)
     chosen = find(FACTORIZE, method, "factorize")
     settings = chosen.configure(**options)
     if store not in STORES:
@@ -53,6 +57,31 @@ def factorize(
     said = {**(about or {}), "store": store, "allocate": allocate}
     job = replace(job, step="factorize", storage=InParts("factors") if store == "factors" else None)
     return compress(model, windows, out, chosen, settings, job, choose=choose, about=said, progress=progress)
+
+
+def _modegpt(
+    model: Model,
+    windows: torch.Tensor | None,
+    out: Path,
+    job: Job,
+    store: str,
+    allocate: str,
+    about: Mapping[str, Any] | None,
+    progress: Progress | None,
+    *,
+    ratio: float | None = None,
+    **options: Any,
+) -> Model:
+    """A smaller standard checkpoint, so there is nothing to store in parts, and one size for all layers to choose."""
+    from secateur.layerwise.factorize.modegpt.run import modegpt
+
+    given = [k for k, v in options.items() if v is not None]
+    if windows is None or store != "dense" or allocate != "uniform" or given:
+        wrong = (
+            f"--{given[0].replace('_', '-')}" if given else "no --text" if windows is None else "--store or --allocate"
+        )
+        raise UsageError(f"method 'modegpt' works with --text and --ratio alone, not with {wrong}")
+    return modegpt(model, windows, out, 0.8 if ratio is None else ratio, job, about=about, progress=progress)
 
 
 def _allocated(

@@ -1,0 +1,72 @@
+"""The comparison with llm-compressor as tables, from benchmarks/results/peers.jsonl alone.
+
+python -m benchmarks.peers.table            prints them
+python -m benchmarks.peers.table --write    also puts them between their marks in benchmarks/README.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.halving.table import table
+from benchmarks.peers.run import OURS, PEER, RESULTS
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
+HEAD = ("model", "method", "loss", "peer's", "wall s", "peer's", "ratio", "processor s", "peer's", "ratio", "peak MiB",
+        "peer's", "ratio", "MB on disk", "peer's")  # fmt: skip
+
+Line = dict[str, Any]
+
+
+def rows(lines: Sequence[Line]) -> Iterator[list[str]]:
+    """One row for each model and method: medians over rounds; ratios within each round, ours to the peer's."""
+    for model, method in dict.fromkeys((line["model"], line["method"]) for line in lines):
+        ours, peer = (_rounds(lines, model, method, side) for side in (OURS, PEER))
+        both = sorted(ours.keys() & peer.keys())
+        row = [model, method, _loss(ours.values()), _loss(peer.values())]
+        for what in ("wall_s", "cpu_s", "peak_mib"):
+            row += [_median(ours.values(), what), _median(peer.values(), what)]
+            ratios = [ours[i][what] / peer[i][what] for i in both]
+            row.append(f"{statistics.median(ratios):.2f}" if ratios else "-")
+        yield [*row, _median(ours.values(), "bytes", 1e6), _median(peer.values(), "bytes", 1e6)]
+
+
+def _rounds(lines: Sequence[Line], model: str, method: str, side: str) -> dict[int, Line]:
+    """Round -> the run, of those that ended well."""
+    key = {"model": model, "method": method, "side": side, "code": 0}
+    return {line["round"]: line for line in lines if key.items() <= line.items()}
+
+
+def _loss(found: Any) -> str:
+    """Nats per token, or why the result does not load."""
+    said = [line["loss"] for line in found]
+    known = [s["loss"] for s in said if s.get("loss") is not None]
+    if known:
+        return f"{statistics.median(known):.4f}"
+    return said[0].get("why", "-").partition(":")[0] if said else "failed"
+
+
+def _median(found: Any, what: str, unit: float = 1.0) -> str:
+    values = [line[what] / unit for line in found if what in line]
+    return f"{statistics.median(values):,.1f}" if values else "-"
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(prog="python -m benchmarks.peers.table")
+    p.add_argument("--write", action="store_true")
+    text = table(HEAD, rows([json.loads(line) for line in RESULTS.read_text().splitlines()]))
+    print(text)
+    whole = README.read_text(encoding="utf-8")
+    if p.parse_args().write and BEGIN in whole:
+        before, rest = whole.split(BEGIN)
+        README.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
