@@ -12,7 +12,7 @@ from secateur.tokens.calibrated import calibrate
 from secateur.tokens.settings import TokenReduction
 
 FILE = "tokens-schedules.jsonl"
-TRIALS = 24
+TRIALS = 12
 METHODS = ("utrc",)
 
 

@@ -76,12 +76,9 @@ def clipping(lines: list[Line]) -> str:
     for parent, prompt in places(lines):
         here = pick(lines, parent=parent, prompt=prompt)
         for method in ("utrc", "importance"):
-            cells = [
-                spread(values(pick(here, variant=f"{method}, {measure}"), "kl"), 4)
-                for measure in ("clip", "mean", "l1", "l2")
-            ]
+            cells = [spread(values(pick(here, variant=f"{method}, {measure}"), "kl"), 4) for measure in clip.MEASURES]
             rows.append([f"{parent}, {prompt}: {method}", *cells])
-    return table(["KL at 80%", "clip", "mean", "l1", "l2"], rows)
+    return table(["KL at 80%", *clip.MEASURES], rows)
 
 
 def calibrated(lines: list[Line]) -> str:

@@ -82,7 +82,7 @@ def test_the_search_ends_at_its_best_and_spends_the_same(judged: Judge) -> None:
     costs_ = costs(described(judged.network))
     for locations, strengths, _ in found.tried:
         one = asked.but(locations=locations, strengths=strengths)
-        spent = share(costs_, solve(costs_, one, 4096, matches=False), 4096, matches=False)
-        assert spent == pytest.approx(0.8, abs=2e-3)
+        spent = share(costs_, solve(costs_, one, PROMPT, matches=False), PROMPT, matches=False)
+        assert spent == pytest.approx(0.8, abs=1.5 / PROMPT)  # whole tokens
     with pytest.raises(UsageError, match="below 1"):
         calibrate(judged, TokenReduction(locations=(0,), ratios=(0.9,)))
