@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from secateur.calibration.blocks import BlockInfluence
 from secateur.calibration.channels import Channels
@@ -20,6 +20,8 @@ from secateur.calibration.experts import Experts
 from secateur.calibration.spill import states
 from secateur.calibration.states import States
 from secateur.calibration.walker import Observer, Progress, walk
+from secateur.checkpoint import CODES, TensorSpec, write_tensors
+from secateur.checkpoint.store import SINGLE
 from secateur.errors import CheckpointError, UsageError
 from secateur.model import Model
 
@@ -56,16 +58,20 @@ class Stats:
         return Stats(self.config_sha256, {**self.tensors, **tensors}, self.about)
 
     def save(self, path: Path) -> None:
-        """Write to ``path`` (safetensors), whole or not at all; with several processes the first one writes."""
+        """Write to ``path`` (safetensors), whole or not at all; with several processes the first one writes.
+
+        The same statistics give the same bytes (safetensors' own writer shuffles what is noted beside the tensors).
+        """
         if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
             return
-        partial = path.with_name(f".{path.name}.part")
         note = {"format": FORMAT, "config_sha256": self.config_sha256, "about": json.dumps(dict(self.about))}
+        tensors = dict(sorted(self.tensors.items()))
+        specs = [TensorSpec(n, CODES[t.dtype], tuple(t.shape)) for n, t in tensors.items()]
         try:
-            save_file({k: v.contiguous() for k, v in self.tensors.items()}, partial, note)
-            partial.replace(path)
-        except (OSError, SafetensorError) as e:
-            partial.unlink(missing_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.absolute().parent) as folder:
+                write_tensors(Path(folder), specs, lambda s: tensors[s.name], shard_bytes=1 << 62, metadata=note)
+                Path(folder, SINGLE).replace(path)
+        except (OSError, CheckpointError) as e:
             raise CheckpointError(f"cannot write statistics to {path}: {e}") from e
 
 
