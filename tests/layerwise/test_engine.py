@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from secateur.layerwise.sparsify import SPARSIFY
 from secateur.layerwise.watch import Watch
 from secateur.layerwise.write import read_audit
 from secateur.model import open_model
+from secateur.recipe.execute import run_recipe
+from secateur.recipe.steps import load_recipe
 from tests.contract.conftest import parents as parents
 from tests.contract.harness import Parent
-from tests.data.tokenizers_ import byte_tokenizer
 from tests.train import tiny
 
 WANDA, SPARSEGPT = SPARSIFY["wanda"], SPARSIFY["sparsegpt"]
@@ -225,5 +227,15 @@ def test_an_unread_layout_is_an_error(parents: dict[str, Parent], monkeypatch: p
         list(places.places(Layer(0, ("attention",), torch.nn.Identity(), open_model(parents["llama"].folder).anatomy)))
 
 
-def test_tokenizer_of_the_tests_is_there() -> None:
-    assert len(byte_tokenizer()) == tiny.VOCAB
+def test_it_is_a_step_of_a_recipe(tmp_path: Path) -> None:
+    tiny.parent(tmp_path / "parent")
+    tiny.text(tmp_path)
+    step = "sparsify: {model: ./parent, method: wanda, pattern: '2:4', text: text.txt, samples: 8, length: 16}"
+    healing = "distill: {student: sparsify, teacher: ./parent, text: text.txt, tokens: '1000'}"
+    (tmp_path / "recipe.yaml").write_text(f"work: out\nsteps:\n  - {step}\n  - {healing}\n")
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    assert recipe.steps[1].inputs == (recipe.steps[0],)
+    alone = replace(recipe, steps=recipe.steps[:1])
+    assert [d.runs for d in run_recipe(alone)] == [True]
+    assert read_audit(tmp_path / "out" / "sparsify")["summary"]["sparsified"] == 28
+    assert [d.runs for d in run_recipe(alone)] == [False]

@@ -92,18 +92,21 @@ class Grams:
         for e in range(module.down_proj.shape[0]):
             read = hidden[torch.where(chosen == e)[0]]
             inner, _ = run_expert(module, e, read)
-            for place in routed:
-                if place.expert in (None, e):
-                    self._note((place.name, 0 if place.expert == e else e), read if place.role == "first" else inner)
+            for role, x in (("first", read), ("second", inner)):
+                mine = [p for p in routed if p.role == role and p.expert in (None, e)]
+                # named, not recognised: an expert without tokens must have the same Grams in every process
+                self._of |= {(p.name, 0 if p.expert == e else e): f"{role}.{e}" for p in mine}
+                if mine:
+                    self._add(f"{role}.{e}", x)
 
     def _note(self, key: Key, x: torch.Tensor) -> None:
         """Add ``x`` (.., d) to the Gram of ``key``, unless another linear that reads it has done so."""
         layout = (x.numel(), x.shape[-1]) if x.is_contiguous() else (x.shape, x.stride())
         identity = (x.data_ptr(), x._version, *layout)
-        met = self._call.seen.get(identity) if x.numel() else None
+        met = self._call.seen.get(identity)
         gram = self._of.setdefault(key, met or str(len(self._leader)))
         leader = self._leader.setdefault(gram, key)
-        if met == gram or (leader != key and not x.numel()):
+        if met == gram:
             return
         if leader != key:
             raise LayoutError(f"{key[0]!r} and {leader[0]!r} read one input in one batch and two in another")
@@ -119,7 +122,7 @@ class Grams:
             self.state[matrix] = torch.zeros(size, dtype=torch.float64, device=x.device)
             self.state[tokens] = torch.zeros(1, dtype=torch.float64, device=x.device)
         if self.batches > 1 and self._calls == self.batches:
-            self.judged[gram] = torch.cat([self.judged[gram], x]) if gram in self.judged else x
+            self.judged[gram] = torch.cat([self.judged[gram], x]) if gram in self.judged else x.clone()
             return
         self.state[matrix] += wide.square().sum(0, dtype=torch.float64) if self.needs == "diagonal" else wide.T @ wide
         self.state[tokens] += x.shape[0]
