@@ -1,11 +1,14 @@
-"""Models for the comparison where no trained one is large enough to time: Llama- and Nemotron-H-shaped, random weights.
+"""Models for the comparison where no trained one is at hand or large enough to time: random weights.
 
 Everything a compressor does on them takes as long as on trained weights; only the loss means nothing.
+
+    python -m benchmarks.peers.models NAME OUT CHECKPOINT_WITH_TOKENIZER
 """
 
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,10 @@ VOCAB = 4096
 _ATTENTION = dict(num_attention_heads=12, num_key_value_heads=4, head_dim=64, max_position_embeddings=2048)
 #: Name -> (model type, config fields).
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "mamba2-4m": (
+        "mamba2",
+        dict(hidden_size=256, num_hidden_layers=4, state_size=32, num_heads=16, head_dim=32, n_groups=2, expand=2),
+    ),
     "llama-21m": (
         "llama",
         dict(
@@ -46,3 +53,7 @@ def build(name: str, out: Path, tokenizer: Path) -> Path:
     for file in tokenizer.glob("tokenizer*"):
         shutil.copy2(file, out / file.name)
     return out
+
+
+if __name__ == "__main__":
+    build(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -87,6 +87,13 @@ def one(side: str, method: str, args: argparse.Namespace, tokens: Path, work: Pa
     return found
 
 
+def note(line: dict[str, Any]) -> None:
+    """Append a result."""
+    with RESULTS.open("a") as results:
+        results.write(json.dumps(line) + "\n")
+    print(json.dumps(line), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("model", "text", "held-out", "peer"):
@@ -106,6 +113,10 @@ def main() -> None:
         for text, count, file in ((args.text, args.samples, "fit"), (args.held_out, args.judge, "judge")):
             argv = [args.model, text, str(count), str(args.length), "0", str(work / f"{file}.npy")]
             subprocess.run([sys.executable, "-c", WINDOWS, *argv], check=True)
+        key = {"model": args.name or Path(args.model).name, "method": "uncompressed", "side": OURS, "round": 0}
+        if not any(key.items() <= line.items() for line in done):
+            parent = {"code": 0, "loss": said([args.peer, str(HERE / "loss.py"), args.model, str(work / "judge.npy")])}
+            note(key | parent)
         for turn in range(args.rounds):
             for method in args.methods:
                 for side in (OURS, PEER) if turn % 2 == 0 else (PEER, OURS):
@@ -113,9 +124,7 @@ def main() -> None:
                     if any(key.items() <= line.items() for line in done):
                         continue
                     line = key | {"samples": args.samples, "length": args.length} | one(side, method, args, work, work)
-                    with RESULTS.open("a") as results:
-                        results.write(json.dumps(line) + "\n")
-                    print(json.dumps(line), flush=True)
+                    note(line)
 
 
 if __name__ == "__main__":
