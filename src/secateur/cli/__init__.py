@@ -24,6 +24,7 @@ from secateur.cli import (
     repair,
     report,
     search,
+    shed,
     sparsify,
     verify,
 )
@@ -46,6 +47,7 @@ for verb in (
     calibrate,
     plan,
     search,
+    shed,
     prune,
     repair,
     sparsify,

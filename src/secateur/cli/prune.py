@@ -111,6 +111,10 @@ def print_result(folder: Path, parameters: int, nbytes: int) -> None:
     )
     out.print("tensors: " + ", ".join(f"{n} {action}" for action, n in audit["summary"].items()))
     out.print(f"norms: {entry['norms']['why']}", soft_wrap=True, markup=False)
+    if "removed" in entry:
+        gone, dead = entry["removed"]["units"], sum(entry["removed"]["dead"].values())
+        out.print(f"removed: {', '.join(gone)}; {human_count(dead)} of their parameters are stored as constants,")
+        out.print("which no field of this family's config can leave out")
     for name, what in audit["files"].items():
         if what.startswith("left"):
             out.print(f"[yellow]file {escape(name)}[/] {escape(what)}", soft_wrap=True)

@@ -18,7 +18,8 @@ from secateur.checkpoint import TensorSpec, write_json, write_tensors
 from secateur.errors import CheckpointError, UsageError
 from secateur.model import Model
 from secateur.pruning.cut import Cut
-from secateur.pruning.recorded import recorded_cut
+from secateur.pruning.recorded import recorded_cut, recorded_units
+from secateur.pruning.silenced import Silenced
 
 #: Largest accepted deviation, relative to the spread of the logits, by the dtype the weights are stored in: rescaled
 #: norm weights are rounded to that dtype, and everything is computed in float32.
@@ -65,6 +66,7 @@ def verify(parent: Model, child: Model, *, tokens: int = 48, seed: int = 0) -> E
     Both models are held in memory (float32). Raises UsageError when the child does not come from this parent.
     """
     cut = recorded_cut(parent, child)
+    units = recorded_units(parent, child)
     changed = {a for a, _ in cut.keep.arrays if cut.new_sizes[a] != parent.anatomy.sizes[a]}
     if changed & set(parent.anatomy.family.functional):
         raise UsageError("a mask cannot silence experts, so an expert cut cannot be verified this way")
@@ -74,7 +76,7 @@ def verify(parent: Model, child: Model, *, tokens: int = 48, seed: int = 0) -> E
     old_ids = torch.from_numpy(vocabulary)[new_ids]
     rows = torch.from_numpy(vocabulary)
     with tempfile.TemporaryDirectory(prefix="secateur-verify-") as scratch:
-        twin = _masked_twin(parent, cut, Path(scratch))
+        twin = _masked_twin(Silenced(parent, units) if units else parent, cut, Path(scratch))
         results = {}
         for label, eps in (("at_eps", None), ("eps_to_zero", 1e-30)):
             want = _logits(twin, old_ids, eps)[..., rows]

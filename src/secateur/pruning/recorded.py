@@ -12,6 +12,7 @@ from secateur.pruning.cut import Cut
 from secateur.pruning.keep import KeepSets
 from secateur.pruning.norms import NormMode
 from secateur.pruning.provenance import FILE
+from secateur.pruning.removed import Unit, parse_unit
 
 _MAX_FILE = 1 << 30
 """Bytes; the audit of a model of 100,000 tensors needs about 20 MB."""
@@ -36,6 +37,15 @@ def recorded_cut(parent: Model, child: Model) -> Cut:
         raise UsageError(f"{child.source} is a masked twin, not a cut child")
     keep = KeepSets.from_json(parent.anatomy, entry["kept"])
     return Cut(parent.anatomy, keep, _layers(parent, child, entry), norm=_norm(child, entry))
+
+
+def recorded_units(parent: Model, child: Model) -> tuple[Unit, ...]:
+    """The units that went inside of layers that stayed. Raises UsageError for names that mean nothing in the parent."""
+    entry = read_record(child).get("removed", {})
+    names = entry.get("units") if isinstance(entry, dict) else None
+    if entry and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+        raise UsageError(f"{child.folder / FILE}: 'removed' names no units such as 'scan 3'")
+    return tuple(parse_unit(name, parent.anatomy) for name in names or ())
 
 
 def _layers(parent: Model, child: Model, entry: dict[str, Any]) -> list[int]:

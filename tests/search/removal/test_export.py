@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from secateur.anatomy import layout as lo
+from secateur.evaluation.equality import verify
 from secateur.model import open_model
 from secateur.pruning.plan import load_plan, make_plan
 from secateur.pruning.removed import CHANNELS, LAYER, SCAN, Unit, block_patterns, channel_slot, scan_slot
@@ -37,6 +38,8 @@ def both(parent: Parent, units: list[Unit], folder: Path, **settings: object) ->
         plan.save(folder / "plan.json")
         assert load_plan(folder / "plan.json", model) == plan
         prune(model, plan, folder / "child", Settings(**settings)).__exit__(None, None, None)  # type: ignore[arg-type]
+        with open_model(folder / "child") as child:
+            assert verify(model, child).holds
     written = logits(load(folder / "child"))
     entry = json.loads((folder / "child" / "secateur.json").read_text())
     return distance(masked, written), distance(logits(whole), written), entry

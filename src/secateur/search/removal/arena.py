@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ from secateur.search.removal.found import Found
 from secateur.search.removal.masked import Masked, Measure
 from secateur.search.removal.places import Ground, Place, Removal
 from secateur.search.stages import Stage
+
+if TYPE_CHECKING:
+    from secateur.search.strategies.base import Strategy
 
 _NANO = 1e9
 
@@ -119,9 +123,13 @@ def in_memory(arena: Arena) -> Masked:
     return Masked(arena.model, windows, batch=bench.batch, whole=bench.whole)
 
 
-def strategy(find: Callable[[Measured, Budgeted, Arena], Found]) -> Callable[[Arena], Outcome]:
+def strategy(find: Callable[[Measured, Budgeted, Arena], Found]) -> Strategy:
     """A method as a strategy of a search."""
-    return lambda arena: outcome(arena, find(Measured(arena), Budgeted(arena), arena))
+
+    def search(arena: Arena) -> Outcome:
+        return outcome(arena, find(Measured(arena), Budgeted(arena), arena))
+
+    return search
 
 
 __all__ = ["Budgeted", "Measured", "in_memory", "outcome", "strategy"]

@@ -27,6 +27,7 @@ from secateur.importance.whole import decoder_layers, load_whole
 from secateur.kernels import fast
 from secateur.model import Model
 from secateur.pruning.removed import LAYER, Unit, canonical, check_unit
+from secateur.search.removal.journal import Journal
 from secateur.search.removal.places import NOTHING, Removal
 from secateur.search.removal.silent import answering, removed
 
@@ -76,6 +77,8 @@ class Masked:
         self._kept: dict[int, _Kept] = {}
         self._final: dict[int, Tensor] = {}
         self._known: dict[tuple[int, Removal], Tensor] = {}
+        #: Where measurements are written down, and earlier ones found.
+        self.journal: Journal | None = None
 
     def removal(self, units: Collection[Unit]) -> Removal:
         """``units`` checked, in their fewest."""
@@ -108,11 +111,12 @@ class Masked:
             for row, b in enumerate(chosen):
                 reference: Reference | None = None
                 for column, trial in enumerate(wanted):
-                    if (b, trial) not in self._known:
+                    known = self._recall(b, trial)
+                    if known is None:
                         self._rebase(b, shared)
                         reference = self.reference(b) if reference is None else reference
-                        self._known[b, trial] = reference.measures(self._logits(b, trial))
-                    found[row, column] = self._known[b, trial]
+                        known = self._keep(b, trial, reference.measures(self._logits(b, trial)))
+                    found[row, column] = known
                     advance()
         means = (weights[:, None, None] * found).sum(0) / weights.sum()
         return {name: means[:, i] for i, name in enumerate(MEASURES)}
@@ -161,6 +165,16 @@ class Masked:
         self._rebase(b, NOTHING)
         kept = self._kept[b].states
         return kept[layer] if layer in kept else self.after(b, layer - 1, NOTHING)
+
+    def _recall(self, b: int, trial: Removal) -> Tensor | None:
+        earlier = {} if self.journal is None else self.journal.known
+        return self._known.get((b, trial), earlier.get((b, trial)))
+
+    def _keep(self, b: int, trial: Removal, costs: Tensor) -> Tensor:
+        self._known[b, trial] = costs
+        if self.journal is not None:
+            self.journal.add(b, trial, costs)
+        return costs
 
     # ---- kept states ------------------------------------------------------------------------------------------
 
