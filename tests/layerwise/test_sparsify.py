@@ -14,6 +14,7 @@ from secateur.layerwise.base import Problem, Unfit
 from secateur.layerwise.gram import Gram, spd_inverse
 from secateur.layerwise.sparsify import SPARSIFY, swap
 from secateur.layerwise.sparsify.block import greedy as tiles
+from secateur.layerwise.sparsify.chita import select
 from secateur.layerwise.sparsify.joint import joint, joint_loss, joint_reference
 from secateur.layerwise.sparsify.obc import greedy
 from secateur.layerwise.sparsify.pattern import Pattern, parse
@@ -301,3 +302,14 @@ def test_what_does_not_fit_is_said() -> None:
         solved(p, "swap", start="nothing")
     with pytest.raises(UsageError, match="no such option"):
         SPARSIFY["wanda"].configure(damp=1.0)
+
+
+@pytest.mark.parametrize("pattern", ["50%", "2:4"])
+def test_thresholding_never_leaves_its_start_for_worse_and_stops_at_a_fixed_point(pattern: str) -> None:
+    p, asked = problem(6, 16), parse(pattern)
+    h = p.gram.damped(0.01)
+    start = asked.smallest(p.weight.abs() * h.diagonal().sqrt())
+    weights, removed = select(p.weight, h, asked, 40)
+    assert (joint_loss(p.weight, h, removed) <= joint_loss(p.weight, h, start) * (1 + 1e-9)).all()
+    assert float(joint_loss(p.weight, h, removed).sum()) < float(joint_loss(p.weight, h, start).sum())
+    assert torch.allclose(weights, joint_reference(p.weight, h, removed), atol=1e-9, rtol=0)
