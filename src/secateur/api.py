@@ -695,8 +695,9 @@ def _layerwise(
     place = Place(device, dtype).resolved()  # type: ignore[arg-type]  # resolved() judges it
     texts = _texts(text) if text is not None else []
     windows = windows_of(model, texts, samples=samples, length=length, seed=seed) if texts else None
-    wanted = {"dtype": DTYPES[place.dtype], "device": place.device, "overwrite": overwrite, "residual": residual}
-    job = Job(step="", batch=batch, **wanted)
+    job = Job(
+        step="", batch=batch, dtype=DTYPES[place.dtype], device=place.device, overwrite=overwrite, residual=residual
+    )
     return windows, job, {"text": list(map(str, texts)), "seed": seed}
 
 
