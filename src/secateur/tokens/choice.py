@@ -109,19 +109,22 @@ def reduced(choice: Choice, residual: Tensor, output: Tensor, keep: Tensor) -> T
     if not bool(merged.any()):
         return out
     touched = torch.unique(choice.target[merged])
+    used = torch.unique(torch.cat([touched, choice.removed[merged]]))  # all else stays as it is
     wide = torch.promote_types(output.dtype, torch.float32)
-    before, behind = residual.to(wide), output.to(wide)
-    total = _mean(choice, before, choice.residual, touched) + _mean(choice, behind - before, choice.hidden, touched)
+    before = residual[used].to(wide)
+    branch = output[used].to(wide) - before
+    total = _mean(choice, before, choice.residual, used, touched) + _mean(choice, branch, choice.hidden, used, touched)
     out[torch.searchsorted(keep, touched)] = total.to(out.dtype)
     return out
 
 
-def _mean(choice: Choice, x: Tensor, merged: Tensor, touched: Tensor) -> Tensor:
-    """Weighted means of the tokens ``touched`` (t,) and what is merged into each of them: (t, d)."""
-    weight = torch.ones(len(x), dtype=x.dtype, device=x.device) if choice.weight is None else choice.weight.to(x.dtype)
-    a, into = choice.removed[merged], torch.searchsorted(touched, choice.target[merged])
-    mass = weight[touched].index_add(0, into, weight[a])
-    total = (weight[touched, None] * x[touched]).index_add(0, into, weight[a, None] * x[a])
+def _mean(choice: Choice, x: Tensor, merged: Tensor, used: Tensor, touched: Tensor) -> Tensor:
+    """Weighted means of the tokens ``touched`` (t,) and what is merged into each of them: (t, d); x (used, d)."""
+    weight = x.new_ones(len(used)) if choice.weight is None else choice.weight[used].to(x.dtype)
+    a, into = torch.searchsorted(used, choice.removed[merged]), torch.searchsorted(touched, choice.target[merged])
+    b = torch.searchsorted(used, touched)
+    mass = weight[b].index_add(0, into, weight[a])
+    total = (weight[b, None] * x[b]).index_add(0, into, weight[a, None] * x[a])
     return total / mass[:, None]
 
 

@@ -9,6 +9,9 @@ positions. What follows on that cache - decoded tokens, a second turn - is never
 every layer had been given the reduced sequence (:mod:`secateur.tokens.keys`). Logits come back for the survivors;
 ``labels`` are matched to them, each survivor answering for the token that really followed it.
 
+The rows of a padded batch lose what each would lose alone; the ratios are those of the longest. Padding inside what is
+appended to a cache is not looked at. No gradient flows through a location.
+
 One hook stands before and one behind the base model and every decoder layer; scans and attention of reduction layers
 are watched by :mod:`secateur.tokens.importance`. No class of transformers is touched, the model is as before when the
 block ends, also by an exception. Attention must be eager or sdpa, caches dynamic.
@@ -199,7 +202,7 @@ class Reducing:
         longest = hidden.shape[1] if padding is None else int((~padding).sum(1).max())
         size = longest if self.prompt is None else min(self.prompt, longest)
         self._pass = Pass(hidden, padding, self.prompt, self.schedule(size))
-        if cache is not None:
+        if cache is not None and self._pass.ratio:
             _check_cache(cache)
             self._held[cache] = Held(hidden.shape[1], hidden.shape[1], padding=padding)
 
