@@ -19,18 +19,20 @@ from secateur.tokens.score import Judge, everywhere, judge
 
 AFTER = 64
 """Tokens behind the prompt that are judged."""
-WINDOWS = {512: 8, 1024: 4, 2048: 2}
+WINDOWS = {256: 16, 512: 8, 1024: 4, 2048: 2}
 """Windows of a seed, by the length of the prompt."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """``name``: what tables call the parent; ``train``: judge on training text, for choices."""
+    """``name``: what tables call the parent. ``held_out``: text to judge on, for parents that were trained on another
+    kind than the data folder's held-out file."""
 
     parent: Path
     name: str
     data: Path | None
     work: Path
+    held_out: Path | None = None
 
     @cached_property
     def network(self) -> Any:
@@ -48,7 +50,7 @@ class Bench:
 
     @lru_cache(maxsize=2)  # noqa: B019  one bench per process
     def ids(self, train: bool) -> Tensor:
-        found = find_text(self.data, None)
+        found = find_text(self.data, self.held_out)
         files: Sequence[Path] = found.train[:1] if train else [found.held_out]
         self.work.mkdir(parents=True, exist_ok=True)
         return torch.from_numpy(tokenize(files, self.tokenizer, self.work).astype("int64"))

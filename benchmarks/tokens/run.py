@@ -28,6 +28,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--parent", type=Path, required=True, help="checkpoint of the trained parent")
     p.add_argument("--name", required=True, help="what tables call it")
     p.add_argument("--data", type=Path, default=os.environ.get("SECATEUR_DATA"), help="folder of text files")
+    p.add_argument("--held-out", type=Path, help="text to judge on instead of the data folder's")
     p.add_argument("--work", type=Path, required=True, help="token cache")
     p.add_argument("--results", type=Path, default=RESULTS)
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -40,7 +41,9 @@ def main(arguments: list[str] | None = None) -> None:
     transformers.logging.set_verbosity_error()
     settings = parse(arguments)
     torch.set_num_threads(1)
-    bench = Bench(settings.parent, settings.name, settings.data and Path(settings.data), settings.work)
+    bench = Bench(
+        settings.parent, settings.name, settings.data and Path(settings.data), settings.work, settings.held_out
+    )
     try:
         with fast(bench.network):
             for name in settings.experiments:
