@@ -213,7 +213,11 @@ GGUF: Mapping[str, tuple[Gguf, ...]] = {
             | _CONTEXT
             | _SSM2
             | _HEADS
-            | {"attention.layer_norm_rms_epsilon": "layer_norm_epsilon", "rope.scaling.finetuned": "False"},
+            | {
+                "attention.layer_norm_rms_epsilon": "layer_norm_epsilon",
+                "attention.layer_norm_epsilon": "layer_norm_epsilon",  # asked for, and used by heads we do not write
+                "rope.scaling.finetuned": "False",
+            },
             per_layer={"attention.head_count_kv": {"attention": "k"}, "feed_forward_length": {"mlp": "f"}},
         ),
     ),
