@@ -23,7 +23,7 @@ from secateur.search.strategies import STRATEGIES
 FILE = "search-shapes.jsonl"
 PARAMS = "60%"
 METHODS = ("uniform", "ten-largest", "evolutionary")
-TOKENS, EVERY = 8_192, 2_048
+TOKENS, EVERY = 16_384, 2_048
 EFFORT = Effort(initial=6, generations=5, offspring=6, tokens=(512, 1024), finalists=2, heal=2048)
 SAMPLES, LESSONS = 16, 16
 

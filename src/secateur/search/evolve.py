@@ -14,6 +14,8 @@ from secateur.search.stages import Shape, Stage
 S = TypeVar("S", bound=Shape)
 #: Generations that brought no shape not seen before, after which a search is over: a small space is exhausted.
 IDLE = 20
+#: What stages of generations are called.
+GENERATIONS = "generations"
 
 
 def evolve(
@@ -43,3 +45,21 @@ def evolve(
         if parent != parents[-1]:
             parents.append(parent)
     return parents[::-1], f"all {arena.effort.generations} generations were made"
+
+
+def contenders(arena: Arena, parents: Sequence[S]) -> list[Shape]:
+    """Twice as many shapes as there will be finalists: the last parents, then those that came nearest to being one.
+
+    Generations read different text, so scores of different ones compare only roughly: a last stage on the same text
+    for all decides.
+    """
+    count = max(1, arena.effort.finalists)
+    measured = [(s, stage, score.kl) for (s, stage), score in arena.scores.items() if stage.name == GENERATIONS]
+    most = max(len(stage.windows) for _, stage, _ in measured)
+    nearest: dict[Shape, float] = {}
+    for shape, stage, kl in measured:
+        if len(stage.windows) == most:
+            nearest[shape] = min(kl, nearest.get(shape, kl))
+    first: list[Shape] = list(parents[:count])
+    others = sorted((s for s in nearest if s not in first), key=lambda s: nearest[s])
+    return [*first, *others][: 2 * count]

@@ -10,7 +10,7 @@ Differences: the levels are axis sizes instead of layers pruned by structured OB
 from __future__ import annotations
 
 from secateur.search.arena import Arena
-from secateur.search.evolve import evolve
+from secateur.search.evolve import contenders, evolve
 from secateur.search.ladder import finals
 from secateur.search.strategies.base import Outcome
 from secateur.search.strategies.evolutionary import stages
@@ -20,5 +20,5 @@ def search(arena: Arena) -> Outcome:
     start = arena.space.random(arena.rng, arena.effort.initial)
     vary = lambda c: arena.space.mutate(c, arena.rng)  # noqa: E731
     parents, why = evolve(arena, start, vary, stages(arena, heal=arena.effort.heal))
-    outcome = finals(arena, parents[: max(1, 2 * arena.effort.finalists)], parents=len(parents))
+    outcome = finals(arena, contenders(arena, parents), parents=len(parents))
     return outcome.noting(why)

@@ -3,11 +3,12 @@
     parent  <- best of the initial random shapes within the budget
     repeat     children <- level switches of the parent: one axis (or layer) gives, another takes, no budget is broken
                parent   <- stages of rising text keep fewer and fewer; the parent joins the last one (elitism)
-    winner  <- of the last distinct parents, after a short distillation of each
+    winner  <- of the last parents and those that came near, after a short distillation of each
 
 Fitness is the KL from the unpruned model on text drawn anew for each generation; k = min(U{1..3}, U{1..3}) switches.
 Differences: EvoPress levels units of one kind within a fixed shape, here a level is the size of an axis, exactly
-counted; and it ends with one winner, here the last parents are compared once more, after healing where asked.
+counted; and where it ends with its last parent, here that parent, earlier ones and runners-up are compared once more on
+the same text, after healing where asked.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from secateur.search.arena import Arena
-from secateur.search.evolve import evolve
+from secateur.search.evolve import GENERATIONS, contenders, evolve
 from secateur.search.ladder import finals
 from secateur.search.stages import Stage
 from secateur.search.strategies.base import Outcome
@@ -24,7 +25,7 @@ from secateur.search.strategies.base import Outcome
 def search(arena: Arena) -> Outcome:
     start = arena.space.random(arena.rng, arena.effort.initial)
     parents, why = evolve(arena, start, lambda c: arena.space.mutate(c, arena.rng), stages(arena))
-    outcome = finals(arena, parents[: max(1, 2 * arena.effort.finalists)], parents=len(parents))
+    outcome = finals(arena, contenders(arena, parents), parents=len(parents))
     return outcome.noting(why)
 
 
@@ -35,6 +36,6 @@ def stages(arena: Arena, heal: int = 0) -> list[tuple[Callable[[int], Stage], in
 
     def stage_of(i: int, n: int) -> Callable[[int], Stage]:
         lessons = arena.lessons(heal // 2 ** (len(tokens) - 1 - i))
-        return lambda turn: arena.stage("generations", n, turn=turn, heal=lessons)
+        return lambda turn: arena.stage(GENERATIONS, n, turn=turn, heal=lessons)
 
     return [(stage_of(i, n), max(1, offspring // 2 ** (i + 1))) for i, n in enumerate(tokens)]

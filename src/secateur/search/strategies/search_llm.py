@@ -17,7 +17,7 @@ instead of inherited ratios; the gene that shifts the kept range (``weight_start
 from __future__ import annotations
 
 from secateur.search.arena import Arena
-from secateur.search.evolve import evolve
+from secateur.search.evolve import contenders, evolve
 from secateur.search.genome import Genome, crossed_units, genome, mutated
 from secateur.search.ladder import Rung, climb
 from secateur.search.outcome import Outcome
@@ -47,7 +47,7 @@ def search(arena: Arena) -> Outcome:
     rungs = [Rung(arena.stage("zero-shot", tokens), effort.finalists)]
     if arena.bench.lessons is not None:
         rungs.append(Rung(arena.stage("reformed", tokens, repair=True), 1))
-    climbed = climb(arena, parents[: max(1, 2 * effort.finalists)], rungs)
+    climbed = climb(arena, contenders(arena, parents), rungs)
     advice = "cut it with --plan, then secateur repair: the ranking is of the repaired model"
     notes = (why, *climbed.notes, *([advice] if len(rungs) > 1 else []))
     return Outcome(climbed.best[0], climbed.stage, climbed.agreements, notes)
