@@ -179,7 +179,7 @@ class LayerRepair:
                 sums.add(seen["in"], want["out"][..., pair.rows])
         if not sums.finite:
             return False
-        weight, bias = solve(sums, module.weight.data, damp=self.damp, with_bias=module.bias is not None)
+        weight, bias = solve(sums, module.weight.data, damp=self.damp, with_bias=module.bias is not None, consume=True)
         module.weight.data.copy_(weight)
         if bias is not None:
             module.bias.data.copy_(bias)

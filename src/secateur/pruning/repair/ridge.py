@@ -21,6 +21,8 @@ import torch
 
 PANEL = 2048
 """Rows of a Gram that are summed at once."""
+CERTAIN = 1e-9
+"""A ridge above this share of the largest diagonal entry outweighs any rounding of a float64 factorisation."""
 
 
 @dataclass
@@ -70,31 +72,41 @@ class Sums:
 
 
 def solve(
-    sums: Sums, weight: torch.Tensor, *, damp: float = 1e-2, with_bias: bool = False
+    sums: Sums, weight: torch.Tensor, *, damp: float = 1e-2, with_bias: bool = False, consume: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """(W*, b* or None), float64. ``damp`` scales the ridge with the mean of the Gram's diagonal.
 
     With ``damp`` 0 the solution nearest to ``weight``: directions of the input that no token took keep their weights.
+    ``consume``: the sums may be overwritten, which halves the memory.
     """
     w0 = weight.double()
     gram, cross = sums.gram, sums.cross
     if with_bias and sums.count:
         gram = gram - torch.outer(sums.x, sums.x) / sums.count
         cross = cross - torch.outer(sums.y, sums.x) / sums.count
-    w = w0 + _divided(cross - w0 @ gram, gram, damp * float(gram.diagonal().mean()))
+    mine = consume or gram is not sums.gram
+    rest = (cross if mine else cross.clone()).addmm_(w0, gram, alpha=-1)
+    w = _divided(rest, gram, damp * float(gram.diagonal().mean()), mine).add_(w0)
     bias = (sums.y - w @ sums.x) / max(1, sums.count) if with_bias else None
     return w, bias
 
 
-def _divided(rest: torch.Tensor, gram: torch.Tensor, ridge: float) -> torch.Tensor:
-    """``rest (gram + ridge I)^-1``, of the shape of ``rest``; the pseudo-inverse where nothing can be factorised."""
+def _divided(rest: torch.Tensor, gram: torch.Tensor, ridge: float, consume: bool = False) -> torch.Tensor:
+    """``rest (gram + ridge I)^-1``, of the shape of ``rest``; the pseudo-inverse where nothing can be factorised.
+
+    ``consume``: the Gram may be overwritten by its factor; only where the ridge leaves no doubt that there is one.
+    """
     precision = gram.shape[0] * torch.finfo(gram.dtype).eps
     diagonal = gram.diagonal()
     if ridge > precision * float(diagonal.max()):
-        before = diagonal.clone()
+        before, certain = diagonal.clone(), ridge > CERTAIN * float(diagonal.max())
         diagonal += ridge  # in place and taken back: the system is as large as everything else together
-        factor, failed = torch.linalg.cholesky_ex(gram)
-        diagonal.copy_(before)
+        if consume and certain:
+            factor, failed = gram.mT, torch.zeros((), dtype=torch.int32, device=gram.device)
+            torch.linalg.cholesky_ex(factor, out=(factor, failed))  # by columns, as LAPACK does it in place
+        else:
+            factor, failed = torch.linalg.cholesky_ex(gram)
+            diagonal.copy_(before)
         if not int(failed):
             half = torch.linalg.solve_triangular(factor.mT, rest, upper=True, left=False)
             solved: torch.Tensor = torch.linalg.solve_triangular(factor, half, upper=False, left=False)
