@@ -93,7 +93,7 @@ def test_share_counts_layer_by_layer() -> None:
 def test_solved_schedules_reach_their_share(name: str, target: float, networks: Any) -> None:
     found = costs(described(networks[name]))
     for method, n in (("utrc", 4096), ("stride", 4096)):
-        asked = TokenReduction(flops=target, method=method, locations=(0, 1))  # type: ignore[arg-type]
+        asked = TokenReduction(flops=target, method=method, locations=(0, 1))
         matches = method == "utrc"
         if matches and name != "nemotron_h":
             n = 64  # similarities over so narrow a model soon cost more than its layers

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.errors import UsageError
-from secateur.tokens.names import AFTER, COUNTING, MEASURES, METHODS, SOURCES, After, Counting, Measure, Name, Source
+from secateur.tokens.names import AFTER, COUNTING, MEASURES, METHODS, SOURCES, After, Counting, Measure, Source
 
 FILE = "secateur_tokens.json"
 VERSION = 1
@@ -36,7 +36,7 @@ class TokenReduction:
     future. ``seed``: of the method random. ``shortest``: prompts of fewer tokens are left alone.
     """
 
-    method: Name = "utrc"
+    method: str = "utrc"
     flops: float | None = None
     locations: tuple[int, ...] = ()
     ratios: tuple[float, ...] = ()
