@@ -18,8 +18,7 @@ from tests.search.arenas import EFFORT, arena_of
 DEPTH = ["shedder", "shortgpt", "sleb", "streamline", "logit-mse", "evopress", "bonsai", "exhaustive"]
 
 
-@pytest.mark.parametrize("name", DEPTH)
-@pytest.mark.parametrize("family", ["nemotron_h", "bamba"])
+@pytest.mark.parametrize(("name", "family"), [*((name, "nemotron_h") for name in DEPTH), ("evopress", "bamba")])
 def test_strategy(name: str, family: str, parents: dict[str, Parent], tmp_path: Path) -> None:
     every.test_strategy(name, family, parents, tmp_path)
 

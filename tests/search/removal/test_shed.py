@@ -1,4 +1,4 @@
-"""The verb: from text to a plan to a checkpoint, resumed where it was interrupted, and clear about what it cannot do."""
+"""The verb: from text to a plan to a checkpoint, resumed where it was interrupted, clear about what it cannot do."""
 
 from __future__ import annotations
 
