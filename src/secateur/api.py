@@ -201,13 +201,13 @@ def cost(
     """What calibrating, cutting, repairing, measuring and healing on ``tokens`` will take, before any of it is started.
 
     A config.json is enough. The machine is probed for a few seconds (matrix products, sha256, the disk of ``folder``).
-    ``gpu_rate``: 1e12 operations a second that one GPU really does. Returns {"steps": {verb: {"seconds",
-    "gpu_seconds", "memory", "disk"}}, "load", "machine", "gpu_flops"}; memory in bytes per process, and how well such
-    predictions held is in benchmarks/README.md. Raises BudgetError and InexpressibleError like :func:`plan`.
+    ``gpu_rate``: 1e12 operations a second that one GPU really does. Returns {"steps": {verb: {"seconds", "gpu_seconds",
+    "memory", "disk"}}, "load", "machine", "gpu_flops", "fitted"}; memory in bytes per process. Not ``fitted``: counted
+    from rates alone, a bound from below. Raises BudgetError and InexpressibleError like :func:`plan`.
     """
     from dataclasses import asdict
 
-    from secateur.cost import Load, price, probe, work
+    from secateur.cost import FITTED, Load, price, probe, work
     from secateur.pruning.plan import make_plan
     from secateur.pruning.shape import resolve
     from secateur.train import token_count
@@ -221,7 +221,8 @@ def cost(
         todo = work(parent, resolve(parent.anatomy, made.keep), frozenset(kept), load)
     machine, rate = probe(None if folder is None else Path(folder)), gpu_rate * 1e12
     steps = {verb: asdict(price(verb, w, machine, gpu_flops=rate)) for verb, w in todo.items()}
-    return {"steps": steps, "load": asdict(load), "machine": machine.to_json(), "gpu_flops": rate}
+    told = {"load": asdict(load), "machine": machine.to_json(), "gpu_flops": rate, "fitted": FITTED.exists()}
+    return {"steps": steps, **told}
 
 
 def prune(

@@ -188,6 +188,8 @@ def print_cost(found: Mapping[str, Any]) -> None:
         f"{human_bytes(machine['hash'])}/s hashed; GPU at {found['gpu_flops'] / 1e12:,.0f} TFLOP/s; memory per process",
         soft_wrap=True,
     )
+    if not found["fitted"]:
+        out.print("[yellow]note:[/] counted from rates alone, not fitted to measured runs: hours are bounds from below")
 
 
 def _print_curves(importance: Mapping[str, Any]) -> None:

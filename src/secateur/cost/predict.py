@@ -65,4 +65,4 @@ def _fitted() -> dict[str, dict[str, float]]:
     return found
 
 
-__all__ = ["TERMS", "Price", "price", "terms", "weights_of"]
+__all__ = ["FITTED", "TERMS", "Price", "price", "terms", "weights_of"]

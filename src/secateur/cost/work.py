@@ -27,8 +27,8 @@ from secateur.pruning.budget import cost
 from secateur.search.resources.base import Workload
 from secateur.search.resources.flops import prefill
 
-BASE = 480 << 20
-"""Resident bytes of Python with PyTorch, transformers and the checkpoint's config."""
+BASE, BASE_CUT = 430 << 20, 280 << 20
+"""Resident bytes of Python with PyTorch, transformers and the checkpoint's config; without the modules of a walk."""
 BUFFERS = 256 << 20
 """What recycled buffers and the writer keep."""
 
@@ -123,7 +123,7 @@ def _calibrate(a: Shape, b: Shape, load: Load) -> Work:
 def _prune(a: Shape, b: Shape, load: Load) -> Work:
     return Work(
         read=2 * a.nbytes, written=b.nbytes, hashed=a.nbytes, disk=b.nbytes,
-        memory=BASE + BUFFERS + 2 * a.tensor_bytes,
+        memory=BASE_CUT + min(BUFFERS, a.nbytes) + 2 * a.tensor_bytes,
     )  # fmt: skip
 
 
