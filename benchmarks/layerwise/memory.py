@@ -1,6 +1,6 @@
 """Peak memory of a layer-wise method against depth: one shape, so many layers and four times as many.
 
-python -m benchmarks.layerwise.memory [--units 1 4] [--method sparsegpt]
+python -m benchmarks.layerwise.memory [--units 1 4] [--method wanda]
 
 Random bf16 weights of a Nemotron-H shape; the resident peak of each command is what the kernel reports. The text is the
 same, so hidden states are as well.
@@ -16,15 +16,15 @@ from pathlib import Path
 
 from benchmarks.stream_calibrate import CONFIG, UNIT, limited, make_parent
 
-SIZES = {**CONFIG, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_key_value_heads": 4,
-         "mamba_num_heads": 24}  # fmt: skip
+SIZES = {**CONFIG, "hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8, "num_key_value_heads": 4,
+         "mamba_num_heads": 16}  # fmt: skip
 NO_LIMIT = 1 << 40
 
 
 def main() -> int:
     p = argparse.ArgumentParser(prog="python -m benchmarks.layerwise.memory")
     p.add_argument("--units", type=int, nargs=2, default=[1, 4], help="groups of ten layers")
-    p.add_argument("--method", default="sparsegpt")
+    p.add_argument("--method", default="wanda")
     args = p.parse_args()
     print("| layers | checkpoint | resident peak | seconds |\n|---:|---:|---:|---:|")
     for units in args.units:
@@ -37,7 +37,7 @@ def main() -> int:
             size = sum(f.stat().st_size for f in (work / "parent").glob("*.safetensors"))
             command = [
                 sys.executable, "-m", "secateur", "sparsify", str(work / "parent"), "--method", args.method,
-                "--text", str(work / "text.txt"), "--samples", "8", "--length", "128", "--out", str(work / "out"),
+                "--text", str(work / "text.txt"), "--samples", "8", "--length", "64", "--out", str(work / "out"),
             ]  # fmt: skip
             code, seconds, peak = limited(NO_LIMIT, command)
             if code:
