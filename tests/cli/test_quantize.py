@@ -1,0 +1,54 @@
+"""``secateur quantize`` and ``sc.quantize``: packed, dense, mixed; and what is wrong is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import secateur as sc
+from tests.cli.command import secateur
+from tests.cli.conftest import pool as pool
+from tests.cli.models import Pool
+
+pytest.importorskip("compressed_tensors", reason="the extra 'export' is not installed")
+
+
+def size(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.glob("*.safetensors"))
+
+
+def test_packed_and_dense_hold_the_same_weights(pool: Pool, tmp_path: Path) -> None:
+    parent = pool.get("nemotron_h", dtype=torch.float32)
+    options = ["--method", "rtn", "--bits", "4", "--group", "0"]
+    done = secateur("quantize", parent, *options, "--out", tmp_path / "packed")
+    assert done.code == 0 and "packed:" in done.out, done.err
+    assert secateur("quantize", parent, *options, "--store", "dense", "--out", tmp_path / "dense").code == 0
+    with sc.open(tmp_path / "packed") as a, sc.open(tmp_path / "dense") as b:
+        assert all(torch.equal(a.read(n), b.read(n)) for n in b.weights.tensors)
+    assert size(tmp_path / "packed") < size(tmp_path / "dense")
+    record = json.loads((tmp_path / "packed" / "secateur.json").read_text())
+    lines = [x for x in record["audit"]["linears"] if x["action"] == "done"]
+    assert record["step"] == "quantize" and {x["notes"]["bits"] for x in lines} == {4}
+    assert set(record["storage"]["packed"]) | set(record["storage"]["dense"]) == {x["tensor"] for x in lines}
+    assert all(record["storage"]["dense"].values())
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--method", "gptq"], "no text is given"),
+        (["--method", "gptqq"], "expected one of rtn"),
+        (["--method", "rtn", "--bits", "3.5"], "needs --allocate"),
+        (["--method", "rtn", "--bits", "9"], "expected 2 to 8"),
+        (["--method", "onebit", "--bits", "2"], "has no such option"),
+        (["--method", "rtn", "--search", "gram"], "no text is given"),
+        (["--method", "rtn", "--asymmetric"], "packed zeros"),
+        (["--method", "rtn", "--bits", "4", "--allocate", "dynamic"], "no --text"),
+    ],
+)
+def test_what_is_wrong_is_said(argv: list[str], says: str, pool: Pool, tmp_path: Path) -> None:
+    done = secateur("quantize", pool.get("llama"), *argv, "--out", tmp_path / "x")
+    assert done.code == 2 and says in done.err + done.out and not (tmp_path / "x").exists(), done.err
