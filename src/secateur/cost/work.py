@@ -6,13 +6,14 @@ bytes on disk, ``n`` inputs of the widest linear that writes the residual stream
 
     calibrate   ops F                    moved W          memory 4B + 2R + 2H            disk H (journal)
     prune       ops -                    moved 2W + W'    memory two tensors             disk W'
-    repair      ops 3F + 6F' + fit       moved W + 2W'    memory blocks + H + 2H' + 16 n^2  disk 2W'
+    repair      ops 3F + 6F' + fit       moved W + 2W'    memory blocks + H + 2H' + fit    disk 2W'
     eval        ops F + heads            moved 2W         memory max(block, head) + H    disk H (journal)
     distill     ops 3 F' + F + heads     moved W          memory 16 P' + 4 P + batch     disk states, cache
 
 A prime marks the child; prune hashes what it reads, eval and distill too. A repair runs each of the child's layers
 about six times (targets, tries, judging) and the parent's three times; its fit is a Gram of 2 n^2 per token and a
-solution of n^3/3 + 2 d n^2. Adam keeps two moments and training a gradient: 16 bytes per parameter in float32.
+solution of n^3/3 + 2 d n^2, in 8 n^2 + 24 n d bytes. Adam keeps two moments and training a gradient: 16 bytes per
+parameter in float32.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def _repair(a: Shape, b: Shape, load: Load) -> Work:
     return Work(
         flops=tokens * (3 * a.per_token + 6 * b.per_token) + fit, read=a.nbytes + 2 * b.nbytes, written=2 * b.nbytes,
         cast=a.parameters + b.parameters, disk=2 * b.nbytes + a.states(tokens) + b.states(tokens),
-        memory=BASE + blocks + a.states(tokens) + 2 * b.states(tokens) + 16 * n * n,
+        memory=BASE + blocks + a.states(tokens) + 2 * b.states(tokens) + 8 * n * n + 24 * n * b.hidden,
     )  # fmt: skip
 
 
