@@ -218,7 +218,8 @@ def test_a_padded_row_is_reduced_as_it_is_alone(
             parts = [chat(tokens[rows, prompt], attention_mask=given[:, : long - start], **at(prompt))]
             for i in range(long, tokens.shape[1]):
                 one = slice(i, i + 1)
-                parts.append(chat(tokens[rows, one], attention_mask=given[:, : i + 1 - start], **at(one)))
+                seen = {"attention_mask": given[:, : i + 1 - start]} if takes else {}  # as generate() does
+                parts.append(chat(tokens[rows, one], **seen, **at(one)))
         return parts
 
     both = run(slice(0, 2), 0)
