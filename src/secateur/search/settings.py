@@ -9,12 +9,15 @@ from typing import Any
 
 from secateur.errors import UsageError
 from secateur.evaluation.load import Place
+from secateur.search.budget import parse_limit
 from secateur.search.outcome import Effort
-from secateur.search.resources import RESOURCES, Workload
+from secateur.search.resources import RESOURCES, Resource, Workload
 from secateur.search.strategies import STRATEGIES
 
 #: Resources that have to be measured on this machine first.
 TIMES = ("latency", "prefill", "decode")
+#: Stands for what the parent takes where only the spelling of an amount is looked at.
+_ANY = 10.0**15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,8 @@ class Settings:
         if unknown or not self.wanted:
             expected = ", ".join((*RESOURCES, *TIMES))
             raise UsageError(f"budget {unknown[0] if unknown else 'empty'}: expected one or more of {expected}")
+        for name, text in self.wanted.items():  # before minutes are spent on statistics and tables
+            parse_limit(text, _ANY, RESOURCES.get(name) or Resource(name, "seconds", "", RESOURCES["params"].meter))
 
 
 def split(options: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
