@@ -31,8 +31,8 @@ def publish(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a staging folder; when the body ends well, it becomes ``destination`` in one step.
 
     Missing parents are created. On any exception the staging folder is removed. ``destination`` must not exist, or be
-    an empty folder other than the working folder (UsageError); with ``overwrite`` it may be a checkpoint, which stays in place until the new one
-    takes its place. CheckpointError if the disk refuses.
+    an empty folder other than the working folder (UsageError); with ``overwrite`` it may be a checkpoint, which stays
+    in place until the new one takes its place. CheckpointError if the disk refuses.
     """
     destination = _resolved(destination)
     try:
