@@ -28,7 +28,7 @@ HELP = """Find the best shape within a budget of parameters, bytes, cache or mea
 Candidates are ranked in stages, each dearer than the one before; how well stages agree is reported. Every measurement
 goes to a journal in --work: the same command resumes, and another strategy uses what was measured. Under a seed the
 steps of a search are always the same; --budget says after how much of them it ends. What is being measured when the
-time is over is finished first.
+time is over is finished first. All layers get the same widths, for that is what configs can say.
 
 Examples:
 
