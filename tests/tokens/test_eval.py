@@ -97,7 +97,7 @@ def test_the_report_shows_all_of_them(folder: Path, results: dict[str, Any]) -> 
     names = [m["name"] for m in found.models]
     assert names == [m["name"] for m in results["models"]] and len(set(names)) == 4
     text = page.read_text(encoding="utf-8")
-    assert "prompts at 80% (utrc)" in text
+    assert "prompts at 80% (utrc)" in text and "32 tokens before what is scored" in text
 
 
 def test_what_cannot_be_measured_is_refused(folder: Path) -> None:

@@ -169,6 +169,13 @@ def _measured(document: dict[str, Any]) -> dict[str, Any]:
         ("windows", f"{settings['window']:,} tokens, {how}"),
         ("run in", f"{place['dtype']} on {place['device']}{', fast kernels' if place['fast_kernels'] else ''}"),
     ]
+    asked = settings.get("reduction")
+    if asked and asked["flops"] is not None:
+        prompt = settings["window"] - settings["stride"]
+        how = (
+            f"{asked['method']}, {asked['flops']:.0%} of a prompt's operations; {prompt:,} tokens before what is scored"
+        )
+        lines.append(("reduced prompts", how))
     speed = settings["speed"]
     if speed:
         how = f"{speed['batch']} × {speed['prompt']} tokens in, {speed['new']} out, {speed['rounds']} rounds in turns"
