@@ -7,6 +7,8 @@ the layer by transformers' own loader, so that later layers see the outputs of t
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -92,6 +94,7 @@ class Engine:
         reduce_states([self.grams])
         mine = self.solve(self.grams, self.grams.places, f"layer-{layer.index:05d}")
         self.grams.forget()
+        give_back()
         if mine:
             self.changed |= mine
             layer.reload()
@@ -135,7 +138,7 @@ class Engine:
             solution = solutions[-1]
             if problem is not None and solution is not None:
                 matrices[i] = solution.weight.to(matrices.dtype)
-                _judge(line, problem, matrices[i].double(), grams.judge(key))
+                _judge(line, problem, solution, matrices[i].double(), grams.judge(key))
                 line.nbytes, line.notes = solution.nbytes, dict(solution.notes)
         return place.tensor(matrices), solutions
 
@@ -178,6 +181,13 @@ def is_main() -> bool:
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
+def give_back() -> None:
+    """Freed memory back to the system: glibc keeps what a layer's solvers freed, and the next layer's pieces do not fit
+    into it."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _attempt(problem: Problem | None, method: Method, settings: Any, line: Line) -> Solution | None:
     if problem is None:
         return None
@@ -191,11 +201,13 @@ def _attempt(problem: Problem | None, method: Method, settings: Any, line: Line)
     return solution
 
 
-def _judge(line: Line, problem: Problem, stored: torch.Tensor, inputs: torch.Tensor | None) -> None:
-    """Errors of the weight as it is stored, relative to the energy of the outputs."""
+def _judge(line: Line, problem: Problem, solution: Solution, stored: torch.Tensor, inputs: torch.Tensor | None) -> None:
+    """Errors of the weight as it is stored, relative to the energy of the outputs. What float32 rounds away is no part
+    of an error worth another product with the Gram."""
     delta = problem.weight - stored
     if problem.gram.tokens and (energy := problem.energy) > 0:
-        line.predicted = problem.gram.error(delta) / energy
+        wide = problem.dtype in (torch.float32, torch.float64)
+        line.predicted = (solution.error if wide else problem.gram.error(delta)) / energy
     if inputs is not None and inputs.numel():
         x = inputs.cpu().to(torch.promote_types(inputs.dtype, torch.float32))
         want = float((x @ problem.weight.to(x.dtype).T).double().square().sum())

@@ -56,9 +56,12 @@ class Pattern:
 
 
 def _least(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """Mask of the ``count`` smallest along the last dimension."""
-    mask = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
-    return mask.scatter_(-1, scores.argsort(stable=True, dim=-1)[..., :count], True)
+    """Mask of the ``count`` smallest along the last dimension, the first of equals: a selection, not a sort."""
+    if not count:
+        return torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+    threshold = scores.kthvalue(count, dim=-1, keepdim=True).values
+    below, equal = scores < threshold, scores == threshold
+    return below | (equal & (equal.cumsum(-1) <= count - below.sum(-1, keepdim=True)))
 
 
 def parse(text: str) -> Pattern:

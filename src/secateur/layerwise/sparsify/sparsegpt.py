@@ -45,22 +45,21 @@ def sweep(
 
     ``step`` divides ``block`` or is as large.
     """
-    w, d = weight.clone(), weight.shape[1]
+    w, d = weight.T.contiguous(), weight.shape[1]  # a column of W is a row here: contiguous
     removed = torch.zeros(w.shape, dtype=torch.bool, device=w.device)
     total = 0.0
     for start in range(0, d, block):
         stop = min(start + block, d)
-        errors = torch.zeros(w.shape[0], stop - start, dtype=w.dtype, device=w.device)
+        errors = w.new_zeros(stop - start, w.shape[1])
         for j in range(start, stop):
             if (j - start) % step == 0:
                 end = min(j + step, stop)
-                removed[:, j:end] = choose(w[:, j:end], j)
-            e = (w[:, j] / upper[j, j]).masked_fill(~removed[:, j], 0.0)
-            w[:, j:stop] -= e[:, None] * upper[j, j:stop]
-            errors[:, j - start] = e
-        w[:, stop:] -= errors @ upper[start:stop, stop:]
+                removed[j:end] = choose(w[j:end].T, j).T
+            errors[j - start] = (w[j] / upper[j, j]).masked_fill(~removed[j], 0.0)
+            w[j:stop].addr_(upper[j, j:stop], errors[j - start], alpha=-1)
+        w[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
         total += float(errors.square().sum())
-    return w.masked_fill_(removed, 0.0), removed, total
+    return w.masked_fill_(removed, 0.0).T.contiguous(), removed.T.contiguous(), total
 
 
 def by_score(upper: torch.Tensor, pattern: Pattern, scope: Scope) -> Choose:
