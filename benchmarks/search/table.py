@@ -1,7 +1,7 @@
-"""Tables of benchmarks/README.md from the results alone.
+"""Tables of benchmarks/search/README.md from the results alone.
 
 python -m benchmarks.search.table            prints the tables
-python -m benchmarks.search.table --write    also puts them between the marks in benchmarks/README.md
+python -m benchmarks.search.table --write    also puts them between the marks in benchmarks/search/README.md
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def main() -> None:
     settings = p.parse_args()
     text = sections(settings.results)
     if settings.write:
-        page = FOLDER / "README.md"
+        page = Path(__file__).with_name("README.md")
         before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
         _, _, after = rest.partition(END)
         page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
