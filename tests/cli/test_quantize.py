@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import secateur as sc
+from secateur.evaluation.equality import load_strict
 from tests.cli.command import secateur
 from tests.cli.conftest import pool as pool
 from tests.cli.models import Pool
@@ -34,6 +35,17 @@ def test_packed_and_dense_hold_the_same_weights(pool: Pool, tmp_path: Path) -> N
     assert record["step"] == "quantize" and {x["notes"]["bits"] for x in lines} == {4}
     assert set(record["storage"]["packed"]) | set(record["storage"]["dense"]) == {x["tensor"] for x in lines}
     assert all(record["storage"]["dense"].values())
+
+
+def test_the_parts_of_a_packed_model_run(pool: Pool, tmp_path: Path) -> None:
+    """eval calls base model and head by themselves: weights must not wait for a call of the whole."""
+    parent, ids = pool.get("nemotron_h", dtype=torch.float32), torch.arange(12)[None]
+    states = []
+    for store in ("packed", "dense"):
+        options = ["--method", "rtn", "--bits", "4", "--group", "0", "--store", store]
+        assert secateur("quantize", parent, *options, "--out", tmp_path / store).code == 0
+        states.append(load_strict(tmp_path / store).base_model(ids)[0])
+    assert torch.equal(*states) and not torch.equal(states[0], load_strict(parent).base_model(ids)[0])
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,18 @@ def is_packed(quantization: Any) -> bool:
     )
 
 
+def dense_loading(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of ``from_pretrained`` that make packed weights dense as they load, by a config's ``raw`` fields.
+
+    Without them the first call of the outermost module unpacks, and a call of one of its parts finds no weight.
+    """
+    if not is_packed(raw.get("quantization_config")):
+        return {}
+    from transformers import CompressedTensorsConfig
+
+    return {"quantization_config": CompressedTensorsConfig(dequantize=True)}
+
+
 def _readable(group: Any) -> bool:
     weights = group.get("weights") if isinstance(group, Mapping) else None
     return (

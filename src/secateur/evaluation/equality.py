@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from inspect import signature
@@ -15,6 +16,8 @@ import torch
 
 from secateur.calibration.skeleton import quiet
 from secateur.checkpoint import TensorSpec, write_json, write_tensors
+from secateur.checkpoint.config import read_config
+from secateur.checkpoint.quantized import dense_loading
 from secateur.errors import CheckpointError, UsageError
 from secateur.model import Model
 from secateur.pruning.cut import Cut
@@ -113,9 +116,11 @@ def load_strict(folder: Path, overrides: Mapping[str, Any] | None = None) -> Any
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        with contextlib.redirect_stderr(io.StringIO()), _blamed(folder):
+        with contextlib.redirect_stderr(io.StringIO()), _blamed(folder), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that dense_loading() overrides the config: it is meant to
+            dense = dense_loading(read_config(folder / "config.json"))
             model, info = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, output_loading_info=True, **(overrides or {})
+                folder, dtype=torch.float32, output_loading_info=True, **dense, **(overrides or {})
             )
     finally:
         logging.set_verbosity(level)

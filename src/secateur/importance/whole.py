@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from secateur.calibration.skeleton import quiet
+from secateur.checkpoint.quantized import dense_loading
 from secateur.errors import CheckpointError
 from secateur.model import Model
 
@@ -22,7 +23,8 @@ def load_whole(model: Model, *, dtype: torch.dtype = torch.float32, device: str 
     # grouped matrix kernels know no float64
     experts = {"experts_implementation": "eager"} if dtype == torch.float64 else {}
     with quiet():
-        loaded: Any = AutoModelForCausalLM.from_pretrained(model.folder, dtype=dtype, **experts)
+        dense = dense_loading(model.raw)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(model.folder, dtype=dtype, **experts, **dense)
     return loaded.to(device).eval()
 
 
