@@ -186,15 +186,15 @@ def test_kill_in_the_middle(place: Path) -> None:
 def test_an_interrupted_calibration_resumes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "EVERY_SECONDS", 0.0)
     resumed = []
-    plain, save = journal.Journal.resume, journal.Journal.save
-    monkeypatch.setattr(journal.Journal, "resume", lambda *a: resumed.append(plain(*a)) or resumed[-1])
+    plain, save = journal.WalkJournal.resume, journal.WalkJournal.save
+    monkeypatch.setattr(journal.WalkJournal, "resume", lambda *a: resumed.append(plain(*a)) or resumed[-1])
 
-    def stop(self: journal.Journal, layer: int, *rest: object) -> None:
-        save(self, layer, *rest)  # type: ignore[arg-type]
+    def stop(self: journal.WalkJournal, layer: int, *rest: object, **more: object) -> None:
+        save(self, layer, *rest, **more)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
     with monkeypatch.context() as m:
-        m.setattr(journal.Journal, "save", stop)
+        m.setattr(journal.WalkJournal, "save", stop)
         assert secateur("run", place / "recipe.yaml").code == 130
     assert results(place) == {}
     change(place, "batch: 4", "batch: 2")  # another step's setting leaves the journal alone
