@@ -45,7 +45,10 @@ def command(method: str, args: argparse.Namespace, out: Path) -> list[str]:
         "wanda-2:4": ["sparsify", "--method", "wanda", "--pattern", "2:4"],
     }
     group = method.rpartition("g")[2]
-    verb, *options = how.get(method) or ["quantize", "--method", "gptq", "--bits", "4", "--group", group]
+    verb, *options = how.get(method) or [
+        *("quantize", "--method", "gptq", "--bits", "4", "--group", group),
+        *("--search", "minmax"),  # as the peer does by default; ours searches ranges
+    ]
     text = ["--text", args.text, "--samples", str(args.samples), "--length", str(args.length), "--batch", "4"]
     return [sys.executable, "-m", "secateur", verb, args.model, "--out", str(out), *options, *text]
 
@@ -82,7 +85,7 @@ def one(side: str, method: str, args: argparse.Namespace, tokens: Path, work: Pa
     if found["code"] == 0:
         found["bytes"] = sum(p.stat().st_size for p in out.rglob("*.safetensors"))
         for name, python in (("loss", args.peer), ("loss_here", sys.executable)):
-            if name == "loss" or args.reload:
+            if args.judge and (name == "loss" or args.reload):
                 found[name] = said([python, str(HERE / "loss.py"), str(out), str(tokens / "judge.npy")])
     return found
 
@@ -103,7 +106,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--judge", type=int, default=64, help="held-out windows")
+    parser.add_argument("--judge", type=int, default=64, help="held-out windows; 0: no loss (random weights)")
     parser.add_argument("--reload", action="store_true", help="also load each result in this environment")
     args = parser.parse_args()
     RESULTS.parent.mkdir(exist_ok=True)
@@ -111,10 +114,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         for text, count, file in ((args.text, args.samples, "fit"), (args.held_out, args.judge, "judge")):
-            argv = [args.model, text, str(count), str(args.length), "0", str(work / f"{file}.npy")]
+            argv = [args.model, text, str(count or 1), str(args.length), "0", str(work / f"{file}.npy")]
             subprocess.run([sys.executable, "-c", WINDOWS, *argv], check=True)
         key = {"model": args.name or Path(args.model).name, "method": "uncompressed", "side": OURS, "round": 0}
-        if not any(key.items() <= line.items() for line in done):
+        if args.judge and not any(key.items() <= line.items() for line in done):
             parent = {"code": 0, "loss": said([args.peer, str(HERE / "loss.py"), args.model, str(work / "judge.npy")])}
             note(key | parent)
         for turn in range(args.rounds):

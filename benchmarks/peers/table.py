@@ -45,11 +45,11 @@ def _rounds(lines: Sequence[Line], model: str, method: str, side: str) -> dict[i
 
 def _loss(found: Any) -> str:
     """Nats per token, or why the result does not load."""
-    said = [line["loss"] for line in found]
+    said = [line["loss"] for line in found if "loss" in line]
     known = [s["loss"] for s in said if s.get("loss") is not None]
     if known:
         return f"{statistics.median(known):.4f}"
-    return said[0].get("why", "-").partition(":")[0] if said else "failed"
+    return said[0].get("why", "-").partition(":")[0] if said else "-"
 
 
 def _median(found: Any, what: str, unit: float = 1.0) -> str:
