@@ -118,7 +118,7 @@ def memory(lines: list[Line]) -> str:
             s, r = line["settings"], line["result"]
             mib = [f"{r[key] / 2**20:,.0f} MiB" for key in ("full_bytes", "reduced_bytes")]
             rows.append([f"{s['model']}, {s['length']}, {what[5:]}", *mib, f"{r['ratio']:.2f}"])
-    return table(["model, tokens, pass", "full", "reduced", "ratio"], rows)
+    return table(["model, tokens, pass", "full", "reduced", "ratio"], rows) if rows else "Not measured yet."
 
 
 def _runs(lines: Iterable[Line]) -> list[tuple[Any, ...]]:
