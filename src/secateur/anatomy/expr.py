@@ -2,8 +2,8 @@
 
 ``"g*h*p / d"``, ``"heads % groups == 0"``, ``"not tie_word_embeddings"``. Only literals, names, attribute-free
 arithmetic, comparisons and and/or/not are allowed, so a declaration stays data: nothing can be called or imported.
-``a if c else b`` chooses, ``bf16(x)`` rounds to bfloat16, ``field['key']`` reads a nested config value or None, ``field[1]`` an entry of a list.
-Works on ints and, element by element, on numpy arrays of candidate sizes.
+``a if c else b`` chooses, ``bf16(x)`` rounds to bfloat16, ``field['key']`` reads a nested config value or None,
+``field[1]`` an entry of a list. Works on ints and, element by element, on numpy arrays of candidate sizes.
 """
 
 from __future__ import annotations

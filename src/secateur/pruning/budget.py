@@ -71,9 +71,7 @@ def cost(model: Model, sizes: Mapping[str, int], layers: Sequence[int]) -> Cost:
     anatomy, kept = model.anatomy, frozenset(layers)
     nbytes = 0
     for decl in anatomy.tensors.values():
-        if _stays(anatomy, decl, kept) and all(
-            i < sizes[a] for a, i in decl.env.items() if a != "S"
-        ):
+        if _stays(anatomy, decl, kept) and all(i < sizes[a] for a, i in decl.env.items() if a != "S"):
             nbytes += lo.numel(decl.layout, sizes) * model.itemsize(decl)
     width = DTYPES[model.default_dtype][1]
     per_token = state = conv = 0
