@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 import secateur as sc
-from secateur import api
+from secateur.api import cut
 from secateur.demo.hybrid import build
 from tests.cli.command import done
 from tests.train import tiny
@@ -22,8 +22,8 @@ TEXT = dict(samples=8, length=32)
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Repairs on little text, unless a test says how much."""
-    monkeypatch.setattr(api, "REPAIR_SAMPLES", TEXT["samples"])
-    monkeypatch.setattr(api, "REPAIR_LENGTH", TEXT["length"])
+    monkeypatch.setattr(cut, "REPAIR_SAMPLES", TEXT["samples"])
+    monkeypatch.setattr(cut, "REPAIR_LENGTH", TEXT["length"])
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ class _Scan(_Watcher):
     """y of a scan. Mamba-1 hands its gate to the scan: it is applied here, by the same operation, after y is read."""
 
     def replacing(self, stock: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(stock)  # with its signature, so that fast() inside replaces it and take() can say so
         def watched(*args: Any, **kwargs: Any) -> Any:
             if not self.seen.active:
                 return stock(*args, **kwargs)
