@@ -7,13 +7,16 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test lint types check clean bench-stream
+.PHONY: demo test test-long lint types check clean bench-stream
 
 demo: $(VENV)/.ready
 	$(BIN)/secateur demo --out demo-out
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -n 2
+
+test-long: $(VENV)/.ready
+	$(BIN)/python -m pytest -n 2 -m long
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check src tests benchmarks

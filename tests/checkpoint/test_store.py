@@ -163,3 +163,10 @@ def test_a_read_tensor_belongs_to_its_reader(tmp_path: Path) -> None:
         del read
     assert [view.tolist() for view in kept] == [[float(at)] * 2 for at in range(3)]
     assert torch.equal(store.read("t7"), made["t7"])
+
+
+def test_metadata_that_utf8_cannot_spell(tmp_path: Path) -> None:
+    header = b'{"__metadata__":{"\\ud800":"pt"}}'
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match="UTF-8"):
+        TensorStore.open(tmp_path)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from secateur.errors import UsageError
-from secateur.recipe.options import MANAGED, verbs
+from secateur.recipe.options import MADE, MANAGED, verbs
 from secateur.recipe.steps import load_recipe
 from tests.cli.command import refused
 
@@ -183,7 +183,8 @@ def mutations(draw: st.DrawFn) -> tuple[dict[str, Any], str]:
         word = draw(st.sampled_from(numbers))
         body[word] = draw(st.sampled_from(["x", "1e", "--1", "1 2", "0x10", [1], "inf", "²"]))
         return recipe, word
-    word = draw(st.sampled_from([k for k in known.keys if known.options[k].takes is not None]))
+    # folders that a step makes may have any name
+    word = draw(st.sampled_from([k for k in known.keys if known.options[k].takes is not None and k not in MADE]))
     body[word] = draw(_WORDS.map(lambda w: "no-" + w))
     return recipe, word
 

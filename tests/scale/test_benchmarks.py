@@ -90,6 +90,7 @@ def test_a_row_tells_whether_a_kill_changed_anything() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_road_at_toy_size(tmp_path: Path) -> None:
     told: list[str] = []
     size = ["--scale", "0.02", "--samples", "4", "--length", "32", "--limit-mib", "1536"]

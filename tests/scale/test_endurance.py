@@ -24,6 +24,7 @@ def bench(tmp_path: Path) -> Bench:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_fault_is_survived_on_the_exact_curve(bench: Bench) -> None:
     told: list[str] = []
     result = endurance.run(bench, 56, 0, told.append)

@@ -133,6 +133,7 @@ def test_killed_anywhere_and_run_again(name: str, stages: dict[str, Stage], plac
     assert left <= {"journal"} and not list((place.folder / "journal").glob("*")), "the finished run left its journal"
 
 
+@pytest.mark.long
 def test_killed_twice_in_a_row(stages: dict[str, Stage], place: Place) -> None:
     for name in ("calibrate", "repair"):
         stage = stages[name]

@@ -13,6 +13,7 @@ SCRIPT = str(Path(runs.__file__).with_name("fsdp_on_cpu.py"))
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_process_that_dies_ends_the_run_which_goes_on(tmp_path: Path) -> None:
     parent = tiny.parent(tmp_path / "parent", "nemotron_h")
     family = runs.Family(parent, tiny.child(tmp_path / "child", parent, ffn=24), tiny.text(tmp_path))

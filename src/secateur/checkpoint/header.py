@@ -119,6 +119,8 @@ def _metadata(value: object, path: Path) -> dict[str, str]:
         return {}
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
         raise CheckpointError(f"{path}: __metadata__ is {short(value)}, expected an object of strings")
+    if not all(map(printable, (*value, *value.values()))):
+        raise CheckpointError(f"{path}: __metadata__ is {short(value)}, expected text that UTF-8 can spell")
     return value
 
 
