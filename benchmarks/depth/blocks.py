@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+from benchmarks.common.units import Unit
 from benchmarks.depth.ground import SHARES, Parent, count
-from benchmarks.halving.units import Unit
 
 from secateur.search.removal.found import Found, greedy
 from secateur.search.removal.masked import Masked

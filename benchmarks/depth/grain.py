@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
+from benchmarks.common.units import Unit
 from benchmarks.depth.ground import Parent
-from benchmarks.halving.units import Unit
 
 from secateur.pruning.removed import parse_unit
 from secateur.search.removal.found import greedy

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 import transformers
+from benchmarks.common.tables import RESULTS
+from benchmarks.common.units import run_all
 from benchmarks.depth import blocks, grain
 from benchmarks.depth.ground import Parent
 from benchmarks.halving.bench import Bench
-from benchmarks.halving.run import RESULTS, say
-from benchmarks.halving.units import run_all
+from benchmarks.halving.run import say
 
 from secateur.errors import SecateurError, UsageError
 

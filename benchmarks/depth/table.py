@@ -6,17 +6,14 @@ python -m benchmarks.depth.table --write    also puts them between the marks in 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.common.tables import Line, pick, show, spread, table, values
+from benchmarks.common.units import read
 from benchmarks.depth import blocks, grain
 from benchmarks.depth.ground import SHARES, count
-from benchmarks.halving.table import Line, pick, spread, table, values
-from benchmarks.halving.units import read
 
-FOLDER = Path(__file__).parents[1]
-BEGIN, END = "<!-- depth: begin -->", "<!-- depth: end -->"
 _SAME = 1e-9
 """KL in nats by which two choices of equal worth may differ."""
 
@@ -97,19 +94,5 @@ def sections(results: Path) -> str:
     return "\n\n".join(f"### {title}\n\n{text}" for title, text in parts)
 
 
-def main() -> None:
-    p = argparse.ArgumentParser(prog="python -m benchmarks.depth.table")
-    p.add_argument("--results", type=Path, default=FOLDER / "results")
-    p.add_argument("--write", action="store_true", help="put the tables into benchmarks/README.md")
-    settings = p.parse_args()
-    text = sections(settings.results)
-    print(text)
-    if settings.write:
-        readme = FOLDER / "README.md"
-        before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
-        readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    show("benchmarks.depth.table", __doc__, {"depth": sections})

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 
-from benchmarks.engines.run import RESULTS
-from benchmarks.halving.table import table
+from benchmarks.common.tables import show, table
+from benchmarks.common.units import read
 
-README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- engines: begin -->", "<!-- engines: end -->"
 HEAD = [
     "parent",
     "file",
@@ -24,10 +20,9 @@ HEAD = [
 ]
 
 
-def rows(path: Path = RESULTS) -> list[list[str]]:
+def rows(path: Path) -> list[list[str]]:
     """The last result of every file."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    last = {(x["parent"], x["label"]): x for x in lines}
+    last = {(x["parent"], x["label"]): x for x in read(path)}
     return [
         [
             x["parent"], x["label"], x["type"], f"{x['bytes'] / 1e6:.2f}", f"{x['kl']:.1e}", f"{x['top1']:.1%}",
@@ -38,16 +33,9 @@ def rows(path: Path = RESULTS) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def main() -> None:
-    p = argparse.ArgumentParser(prog="python -m benchmarks.engines.table")
-    p.add_argument("--write", action="store_true")
-    text = table(HEAD, rows())
-    print(text)
-    whole = README.read_text(encoding="utf-8")
-    if p.parse_args().write and BEGIN in whole:
-        before, rest = whole.split(BEGIN)
-        README.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+def sections(results: Path) -> str:
+    return table(HEAD, rows(results / "engines.jsonl"))
 
 
 if __name__ == "__main__":
-    main()
+    show("benchmarks.engines.table", __doc__, {"engines": sections})

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from benchmarks.common.units import Unit
 from benchmarks.halving.bench import Bench
 from benchmarks.halving.children import make
 from benchmarks.halving.heal import heal
 from benchmarks.halving.healing import recipe
 from benchmarks.halving.shapes import inner
-from benchmarks.halving.units import Unit
 
 from secateur.model import open_model
 

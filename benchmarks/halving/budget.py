@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.units import Unit
 from benchmarks.halving.bench import Bench
 from benchmarks.halving.healing import SHAPE
 from benchmarks.halving.shapes import sizes
-from benchmarks.halving.units import Unit
 from benchmarks.parents import train
 
 FILE = "halving-budget.jsonl"

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.units import read
 from benchmarks.halving.bench import Bench
 from benchmarks.halving.text import write_passages
-from benchmarks.halving.units import read
 
 from secateur.train.loop import Step
 from secateur.train.module import Distiller

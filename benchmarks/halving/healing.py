@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.common.units import Unit
 from benchmarks.halving.bench import Bench
 from benchmarks.halving.children import make
 from benchmarks.halving.heal import heal
-from benchmarks.halving.units import Unit
 from benchmarks.parents.processes import computes_in_bf16
 from transformers import AutoConfig, AutoModelForCausalLM
 

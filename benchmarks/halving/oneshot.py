@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from benchmarks.common.units import Unit
 from benchmarks.halving.bench import Bench
 from benchmarks.halving.children import METHODS, make
-from benchmarks.halving.units import Unit
 
 FILE = "halving-oneshot.jsonl"
 SEEDLESS = ("magnitude",)

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 import transformers
+from benchmarks.common.tables import RESULTS
+from benchmarks.common.units import Unit, run_all
 from benchmarks.halving import axes, budget, healing, oneshot
 from benchmarks.halving.bench import Bench
-from benchmarks.halving.units import Unit, run_all
 
 from secateur.errors import SecateurError
 
-RESULTS = Path(__file__).parents[1] / "results"
 EXPERIMENTS: dict[str, Any] = {"oneshot": oneshot, "healing": healing, "budget": budget, "axes": axes}
 
 

@@ -6,44 +6,16 @@ python -m benchmarks.halving.table --write    also puts them between the marks i
 
 from __future__ import annotations
 
-import argparse
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from benchmarks.common.tables import Line, pick, show, spread, table, values
+from benchmarks.common.units import read
 from benchmarks.halving import axes, budget, curve, healing, oneshot
 from benchmarks.halving.children import METHODS
-from benchmarks.halving.units import read
 
-FOLDER = Path(__file__).parents[1]
-BEGIN, END = "<!-- halving: begin -->", "<!-- halving: end -->"
-Line = dict[str, Any]
 NAMES = {"45": "45%", "60": "60%", "heads": "28 of 32 heads"}
-
-
-def spread(values: Iterable[float], digits: int = 3) -> str:
-    """Mean, half the range from the lowest to the highest, and how many where they are not three."""
-    found = list(values)
-    if not found:
-        return "-"
-    text = f"{statistics.mean(found):.{digits}f}"
-    if len(found) > 1:
-        text += f" ± {(max(found) - min(found)) / 2:.{digits}f}"
-    return text if len(found) == 3 else f"{text} (n={len(found)})"
-
-
-def pick(lines: Iterable[Line], **wanted: Any) -> list[Line]:
-    return [line for line in lines if all(line["settings"].get(k) == v for k, v in wanted.items())]
-
-
-def values(lines: Iterable[Line], key: str) -> list[float]:
-    return [line["result"][key] for line in lines]
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def one_shot(lines: list[Line], shapes: Sequence[str]) -> str:
@@ -136,19 +108,5 @@ def sections(results: Path) -> str:
     return "\n\n".join(f"### {title}\n\n{make()}" for title, make in parts)
 
 
-def main() -> None:
-    p = argparse.ArgumentParser(prog="python -m benchmarks.halving.table", description=__doc__)
-    p.add_argument("--results", type=Path, default=FOLDER / "results")
-    p.add_argument("--write", action="store_true", help="put the tables into benchmarks/README.md")
-    settings = p.parse_args()
-    text = sections(settings.results)
-    if settings.write:
-        page = FOLDER / "README.md"
-        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
-        page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-    print(text)
-
-
 if __name__ == "__main__":
-    main()
+    show("benchmarks.halving.table", __doc__, {"halving": sections})

@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 import transformers
-from benchmarks.halving.units import Unit, run_all
+from benchmarks.common.tables import RESULTS
+from benchmarks.common.units import Unit, run_all
 from benchmarks.layerwise.cells import Bench
 
 from secateur.errors import SecateurError
-
-RESULTS = Path(__file__).parents[1] / "results"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -6,20 +6,18 @@ python -m benchmarks.layerwise.table --write    also puts them between their mar
 
 from __future__ import annotations
 
-import argparse
 import importlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from benchmarks.halving.table import pick, spread, table, values
-from benchmarks.halving.units import read
-from benchmarks.layerwise.run import RESULTS
+from benchmarks.common.tables import pick, show, spread, table, values
+from benchmarks.common.units import read
 
-README = Path(__file__).parents[1] / "README.md"
 FAMILIES = ("sparsify", "quantize", "factorize")
 
 
-def tables(name: str, results: Path = RESULTS) -> Iterator[str]:
+def tables(name: str, results: Path) -> Iterator[str]:
     """One table for each parent: held-out loss and median layer error at every level."""
     family = importlib.import_module(f"benchmarks.layerwise.{name}")
     lines = read(results / family.FILE)
@@ -40,21 +38,9 @@ def tables(name: str, results: Path = RESULTS) -> Iterator[str]:
             yield f"**{parent}**, uncompressed {spread(whole).partition(' ')[0]} nats/token\n\n{table(head, rows)}"
 
 
-def main() -> None:
-    p = argparse.ArgumentParser(prog="python -m benchmarks.layerwise.table")
-    p.add_argument("--write", action="store_true")
-    write = p.parse_args().write
-    for name in FAMILIES:
-        if importlib.util.find_spec(f"benchmarks.layerwise.{name}") is None:
-            continue
-        text = "\n\n".join(tables(name))
-        print(text)
-        begin, end = f"<!-- layerwise-{name}: begin -->", f"<!-- layerwise-{name}: end -->"
-        whole = README.read_text(encoding="utf-8")
-        if write and begin in whole:
-            before, rest = whole.split(begin)
-            README.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+def sections(name: str, results: Path) -> str:
+    return "\n\n".join(tables(name, results))
 
 
 if __name__ == "__main__":
-    main()
+    show("benchmarks.layerwise.table", __doc__, {f"layerwise-{name}": partial(sections, name) for name in FAMILIES})

@@ -6,22 +6,17 @@ python -m benchmarks.peers.table --write    also puts them between their marks i
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.halving.table import table
-from benchmarks.peers.run import OURS, PEER, RESULTS
+from benchmarks.common.tables import Line, show, table
+from benchmarks.common.units import read
+from benchmarks.peers.run import OURS, PEER
 
-README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 HEAD = ("model", "method", "loss", "peer's", "wall s", "peer's", "ratio", "processor s", "peer's", "ratio", "peak MiB",
         "peer's", "ratio", "MB on disk", "peer's")  # fmt: skip
-
-Line = dict[str, Any]
 
 
 def rows(lines: Sequence[Line]) -> Iterator[list[str]]:
@@ -57,16 +52,9 @@ def _median(found: Any, what: str, unit: float = 1.0) -> str:
     return f"{statistics.median(values):,.1f}" if values else "-"
 
 
-def main() -> None:
-    p = argparse.ArgumentParser(prog="python -m benchmarks.peers.table")
-    p.add_argument("--write", action="store_true")
-    text = table(HEAD, rows([json.loads(line) for line in RESULTS.read_text().splitlines()]))
-    print(text)
-    whole = README.read_text(encoding="utf-8")
-    if p.parse_args().write and BEGIN in whole:
-        before, rest = whole.split(BEGIN)
-        README.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+def sections(results: Path) -> str:
+    return table(HEAD, rows(read(results / "peers.jsonl")))
 
 
 if __name__ == "__main__":
-    main()
+    show("benchmarks.peers.table", __doc__, {"peers": sections})

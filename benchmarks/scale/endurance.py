@@ -300,7 +300,7 @@ def main(argv: list[str] | None = None, say: Callable[[str], None] = print) -> i
         result = run(bench, steps, args.seed, say)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    from benchmarks.halving.units import append
+    from benchmarks.common.units import append
 
     append(args.results, {"settings": {"minutes": args.minutes, "seed": args.seed}, "result": result})
     say("| fault | at step | exit code | as it must be | memory, last over second tenth |\n|---|---:|---:|---|---:|")

@@ -24,12 +24,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.halving.units import Unit, append, read, run_all
+from benchmarks.common.tables import README, write_between
+from benchmarks.common.units import Unit, append, read, run_all
 from benchmarks.scale import shape
 
 FOLDER = Path(__file__).parents[1]
 RESULTS = FOLDER / "results" / "scale-growth.jsonl"
-BEGIN, END = "<!-- scale growth: begin -->", "<!-- scale growth: end -->"
 VERBS = ("calibrate", "prune", "repair", "eval", "distill")
 LENGTH, BATCH = 128, 2
 FIT = ("start", "compute", "hash", "cast")
@@ -303,13 +303,6 @@ def plot(results: Path) -> str:
     )
 
 
-def write_readme(text: str) -> None:
-    path = FOLDER / "README.md"
-    before = path.read_text(encoding="utf-8")
-    start, stop = before.index(BEGIN) + len(BEGIN), before.index(END)
-    path.write_text(before[:start] + "\n\n" + text + "\n\n" + before[stop:], encoding="utf-8")
-
-
 def units(bench: Bench, quick: bool, only: Iterable[str]) -> list[Unit]:
     wanted = dict(item.split("=", 1) for item in only)
     found = []
@@ -343,7 +336,7 @@ def main(argv: list[str] | None = None) -> int:
         args.results.with_suffix(".svg").write_text(plot(args.results), encoding="utf-8")
         print(text)
         if args.write:
-            write_readme(text)
+            write_between(README, "scale growth", text)
         return 0
     work = args.folder or Path(tempfile.mkdtemp(prefix="scale-growth-"))
     work.mkdir(parents=True, exist_ok=True)

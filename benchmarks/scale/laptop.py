@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.halving.units import Unit, read, run_all
+from benchmarks.common.units import Unit, read, run_all
 from benchmarks.scale import shape
 from benchmarks.scale.raw import forget
 from benchmarks.stream_calibrate import MALLOC, limited

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.halving.units import Unit
+from benchmarks.common.units import Unit
 from benchmarks.search.ground import LENGTH, Ground
 
 from secateur.evaluation.decode import prefill, step

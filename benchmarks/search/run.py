@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 import transformers
-from benchmarks.halving.units import run_all
+from benchmarks.common.tables import RESULTS
+from benchmarks.common.units import run_all
 from benchmarks.search import latency, shapes
 from benchmarks.search.ground import Ground
 
 import secateur.demo
 from secateur.errors import SecateurError
 
-RESULTS = Path(__file__).parents[1] / "results"
 EMBEDDED = Path(secateur.demo.__file__).parent / "data"
 EXPERIMENTS: dict[str, Any] = {"shapes": shapes, "latency": latency}
 

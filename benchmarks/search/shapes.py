@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from benchmarks.halving.units import Unit
+from benchmarks.common.units import Unit
 from benchmarks.search.ground import LENGTH, Ground
 
 from secateur.search.journal import Journal

@@ -6,18 +6,15 @@ python -m benchmarks.search.table --write    also puts them between the marks in
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.halving.table import pick, spread, table, values
-from benchmarks.halving.units import read
+from benchmarks.common.tables import pick, show, spread, table, values
+from benchmarks.common.units import read
 from benchmarks.search import latency, shapes
 
-FOLDER = Path(__file__).parents[1]
-BEGIN, END = "<!-- search: begin -->", "<!-- search: end -->"
 Line = dict[str, Any]
 
 
@@ -90,19 +87,5 @@ def sections(results: Path) -> str:
     return "\n\n".join(f"### {title}\n\n{text}" for title, text in parts)
 
 
-def main() -> None:
-    p = argparse.ArgumentParser(prog="python -m benchmarks.search.table", description=__doc__)
-    p.add_argument("--results", type=Path, default=FOLDER / "results")
-    p.add_argument("--write", action="store_true", help="put the tables into benchmarks/README.md")
-    settings = p.parse_args()
-    text = sections(settings.results)
-    if settings.write:
-        page = Path(__file__).with_name("README.md")
-        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
-        page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-    print(text)
-
-
 if __name__ == "__main__":
-    main()
+    show("benchmarks.search.table", __doc__, {"search": sections}, Path(__file__).with_name("README.md"))

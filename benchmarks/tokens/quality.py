@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarks.halving.units import Unit
+from benchmarks.common.units import Unit
 from benchmarks.tokens.bench import Bench
 
 from secateur.tokens.score import survivors

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 import transformers
-from benchmarks.halving.units import done, run_all
+from benchmarks.common.tables import RESULTS
+from benchmarks.common.units import done, run_all
 from benchmarks.tokens import clip, quality, schedules
 from benchmarks.tokens.bench import WINDOWS, Bench
 
 from secateur.errors import SecateurError
 from secateur.kernels import fast
 
-RESULTS = Path(__file__).parents[1] / "results"
 EXPERIMENTS: dict[str, Any] = {"quality": quality, "clip": clip, "schedule": schedules}
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.halving.units import Unit, run_all
+from benchmarks.common.units import Unit, run_all
 from transformers import AutoModelForCausalLM, LlamaConfig, Mamba2Config, PreTrainedConfig
 
 from secateur.kernels import fast

@@ -6,17 +6,15 @@ python -m benchmarks.tokens.table --write    also puts them between the marks in
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.halving.table import FOLDER, Line, pick, spread, table, values
-from benchmarks.halving.units import read
+from benchmarks.common.tables import Line, pick, show, spread, table, values
+from benchmarks.common.units import read
 from benchmarks.tokens import clip, quality, schedules
 
-BEGIN, END = "<!-- tokens: begin -->", "<!-- tokens: end -->"
 SPEED = "tokens-speed.jsonl"
 SHARES = (0.9, 0.8, 0.7)
 
@@ -146,19 +144,5 @@ def sections(results: Path) -> str:
     return "\n\n".join(f"### {title}\n\n{make(lines[file])}" for title, file, make in parts if lines[file])
 
 
-def main() -> None:
-    p = argparse.ArgumentParser(prog="python -m benchmarks.tokens.table", description=__doc__)
-    p.add_argument("--results", type=Path, default=FOLDER / "results")
-    p.add_argument("--write", action="store_true", help="put the tables into benchmarks/README.md")
-    settings = p.parse_args()
-    text = sections(settings.results)
-    if settings.write:
-        page = FOLDER / "README.md"
-        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
-        page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-    print(text)
-
-
 if __name__ == "__main__":
-    main()
+    show("benchmarks.tokens.table", __doc__, {"tokens": sections})

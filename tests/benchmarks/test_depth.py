@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.common.units import read
 from benchmarks.depth import blocks, grain, table
 from benchmarks.depth.ground import count
 from benchmarks.depth.run import main
-from benchmarks.halving.units import read
 from transformers import NemotronHConfig, NemotronHForCausalLM
 
 from tests.benchmarks.test_halving import TINY

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.common.units import Unit, held, read, run_all
 from benchmarks.halving import axes, blind, budget, healing, oneshot, table
 from benchmarks.halving.bench import Bench
 from benchmarks.halving.children import METHODS, make
 from benchmarks.halving.run import main
 from benchmarks.halving.text import write_passages
-from benchmarks.halving.units import Unit, held, read, run_all
 from transformers import NemotronHConfig, NemotronHForCausalLM
 
 from secateur.model import open_model

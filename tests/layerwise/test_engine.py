@@ -63,6 +63,30 @@ def test_a_declared_parameter_that_no_rule_covers_makes_the_command_fail(
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.work").exists()
 
 
+@pytest.mark.parametrize("family", ["llama", "nemotron_h", "mamba", "mamba2", "mixtral", "recurrent_gemma"])
+def test_a_block_left_at_its_last_product_gives_the_same_bits(
+    family: str, parents: dict[str, Parent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, found, left = open_model(parents[family].folder), {}, []
+    for brief in (True, False):
+
+        def grams(*given: Any, brief: bool, wanted: bool = brief) -> Grams:
+            made = Grams(*given, brief=wanted)
+            block, calls = made.block, []
+            monkeypatch.setattr(made, "block", lambda *args: (calls.append(1), block(*args))[1])
+            left.append(calls)
+            return made
+
+        monkeypatch.setattr("secateur.layerwise.run.Grams", grams)
+        compress(
+            model, windows(), tmp_path / str(brief), SPARSEGPT, SPARSEGPT.configure(), Job(step="sparsify", batch=2)
+        )
+        found[brief] = tensors(tmp_path / str(brief))
+    assert all(torch.equal(found[True][k], found[False][k]) for k in found[False])
+    assert len(left[1]) == 3 * model.anatomy.n_layers
+    assert len(left[0]) == sum(3 if "moe" in kinds else 1 for kinds in model.anatomy.kinds)
+
+
 def test_linears_that_read_one_input_share_one_gram(parents: dict[str, Parent]) -> None:
     model = open_model(parents["llama"].folder)
     grams, seen = Grams("gram", 1), {}

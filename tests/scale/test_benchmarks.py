@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.halving.units import append, read
+from benchmarks.common.units import append, read
 from benchmarks.scale import growth, laptop, shape
 from benchmarks.scale.growth import Point
 

@@ -82,6 +82,11 @@ class Observer(Protocol):
         ...
 
 
+class Enough(Exception):  # noqa: N818  # no error: a way out of the block
+    """Raised by an observer from inside a block: it has seen all it wants of this batch, what comes behind need not be
+    computed. Only a lone observer of a walk that edits may, since the outputs are then computed after the edit."""
+
+
 #: Changes a loaded layer's weights after observation; returns True when the outputs must be computed again.
 Edit = Callable[[Layer], bool]
 
@@ -203,7 +208,12 @@ def _one_layer(layer: Layer, stream: Stream, observers: Sequence[Observer], edit
     after: list[torch.Tensor] = []
     try:
         for b, before in enumerate(stream.hidden):
-            out = stream.calls.run(layer.block, layer.index, b, before)
+            try:
+                out = stream.calls.run(layer.block, layer.index, b, before)
+            except Enough:
+                if edit is None or len(observers) > 1:
+                    raise
+                continue
             for o in observers:
                 o.block(layer, before, out)
             if edit is None:
@@ -213,9 +223,11 @@ def _one_layer(layer: Layer, stream: Stream, observers: Sequence[Observer], edit
     finally:
         for h in handles:
             h.remove()
-    if edit is not None and edit(layer):
+    if edit is None:
+        return
+    if edit(layer) or len(after) < len(stream.hidden):
         stream.advance(layer)
-    elif edit is not None:
+    else:
         stream.hidden[:] = after
 
 

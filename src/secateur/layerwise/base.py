@@ -48,7 +48,12 @@ class Problem:
     @property
     def energy(self) -> float:
         """tr(W C W^T): what errors are relative to."""
-        return self.gram.error(self.weight)
+        return self.gram.energy(self.weight.to(self.working))
+
+    @property
+    def working(self) -> torch.dtype:
+        """What column sweeps compute in: float32, unless the file holds more than that."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
 
 
 @dataclass(frozen=True)

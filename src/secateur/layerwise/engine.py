@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from secateur.calibration.walker import Layer, reduce_states
 from secateur.layerwise.base import Method, Problem, Solution, Unfit
 from secateur.layerwise.gram import Gram
-from secateur.layerwise.observe import Grams
+from secateur.layerwise.observe import Grams, Key
 from secateur.layerwise.places import Place
 from secateur.model import Model
 
@@ -221,10 +221,11 @@ class Pools:
     def __init__(self, grams: Grams, places: Sequence[Place]) -> None:
         self.grams, self.places = grams, places
         self._pooled: dict[str, Gram] = {}
+        self._last: tuple[str, Gram] | None = None
 
     def gram(self, place: Place, i: int) -> Gram | None:
         """None when the linear never ran."""
-        own = self.grams.gram((place.name, i)) if self.grams.needs != "nothing" else Gram.zeros(0)
+        own = self._own((place.name, i)) if self.grams.needs != "nothing" else Gram.zeros(0)
         if own is None or not own.width or place.role not in ("first", "second"):
             return own
         if own.tokens >= max(1.0, STARVED * own.width):
@@ -237,6 +238,16 @@ class Pools:
             return own
         note = "no expert got a token: solved as if inputs were white, which is magnitude"
         return Gram(torch.eye(own.width, dtype=torch.float64), 0, note)
+
+    def _own(self, key: Key) -> Gram | None:
+        """The Gram of a linear, the same object for neighbours that read one input: they share its factors."""
+        name = self.grams.shares(key)
+        if name is None:
+            return None
+        if self._last is None or self._last[0] != name:
+            gram = self.grams.gram(key)
+            self._last = None if gram is None else (name, gram)
+        return self._last[1] if self._last else None
 
     def _pool(self, role: str) -> Gram:
         if role not in self._pooled:

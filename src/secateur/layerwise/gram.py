@@ -13,7 +13,7 @@ Products of a batch are taken in float32, or in float64 where the activations ar
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -22,6 +22,7 @@ from secateur.errors import UsageError
 
 DAMP = 1e-2
 """The damping of SparseGPT, GPTQ and their kin."""
+_SMALL, _BLOCK = 128, 256
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Gram:
     matrix: torch.Tensor
     tokens: int = 0
     note: str = ""
+    _sweeps: dict[tuple[float, bool], torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def zeros(cls, width: int, device: torch.device | str = "cpu") -> Gram:
@@ -84,11 +86,26 @@ class Gram:
         """H^-1 (d, d), symmetric; see :func:`spd_inverse`."""
         return spd_inverse(self.damped(damp))
 
-    def sweep(self, damp: float = DAMP) -> torch.Tensor:
+    def loudest(self, damp: float = DAMP) -> torch.Tensor:
+        """Inputs by the diagonal of H, the largest first, (d,)."""
+        diagonal = self.matrix.diagonal()
+        diagonal = torch.where(self.dead, 1.0, diagonal + damp * diagonal.mean())
+        return torch.argsort(diagonal, descending=True, stable=True)
+
+    def sweep(self, damp: float = DAMP, *, loudest: bool = False) -> torch.Tensor:
         """U (d, d), upper triangular, with H^-1 = U^T U: row j holds what columns from j on must know of each other
-        when all columns before j are settled (SparseGPT, GPTQ)."""
-        upper: torch.Tensor = torch.linalg.cholesky(self.inverse(damp), upper=True)
-        return upper
+        when all columns before j are settled (SparseGPT, GPTQ). ``loudest``: of the inputs in that order.
+
+        Kept: linears that read one input share it. Read it when nothing is added any more.
+        """
+        key = damp, loudest
+        if key not in self._sweeps:
+            h = self.damped(damp)
+            if loudest:
+                order = self.loudest(damp)
+                h = h[order][:, order]
+            self._sweeps[key] = inverse_factor(h)
+        return self._sweeps[key]
 
     def error(self, delta: torch.Tensor) -> float:
         """tr(delta C delta^T): squared error of the outputs when the weight changes by ``delta`` (m, d); nan without a
@@ -98,22 +115,75 @@ class Gram:
         d = delta.double()
         return float(((d @ self.matrix) * d).sum())
 
+    def energy(self, weight: torch.Tensor) -> float:
+        """tr(W C W^T): squared outputs of ``weight`` (m, d), in its dtype: nothing cancels here as it does in an
+        error; nan without a Gram."""
+        if not self.width:
+            return math.nan
+        return float(((weight @ self.matrix.to(weight.dtype)) * weight).sum(dtype=torch.float64))
+
     def row_errors(self, delta: torch.Tensor) -> torch.Tensor:
         """The same for each output, (m,)."""
         d = delta.double()
         return ((d @ self.matrix) * d).sum(1)
 
 
+def add_upper(matrix: torch.Tensor, x: torch.Tensor) -> None:
+    """Add x^T x of tokens ``x`` (n, d) to the blocks of ``matrix`` (d, d) on and above the diagonal: what lies below is
+    their mirror image, and nearly half of the work is saved."""
+    d = x.shape[1]
+    for row in range(0, d, _BLOCK):
+        matrix[row : row + _BLOCK, row:] += x[:, row : row + _BLOCK].T @ x[:, row:]
+
+
+def mirrored(matrix: torch.Tensor) -> torch.Tensor:
+    """The whole of a matrix that :func:`add_upper` made, in its place."""
+    d = matrix.shape[0]
+    for row in range(0, d, _BLOCK):
+        matrix[row + _BLOCK :, row : row + _BLOCK] = matrix[row : row + _BLOCK, row + _BLOCK :].T
+    return matrix
+
+
 def spd_inverse(h: torch.Tensor) -> torch.Tensor:
     """Inverse of a symmetric positive definite ``h`` (..., d, d). Raises UsageError when it is none."""
+    inverse: torch.Tensor = torch.cholesky_inverse(_cholesky(h))
+    return inverse
+
+
+def inverse_factor(h: torch.Tensor) -> torch.Tensor:
+    """U (d, d), upper triangular with a positive diagonal, h^-1 = U^T U. Raises UsageError when ``h`` is not positive
+    definite.
+
+    From h = R R^T with R upper triangular (Cholesky from the last row up) U = R^-1: one factorisation instead of two
+    with an inverse between them.
+    """
+    return upper_inverse(_cholesky(h.flip(0, 1)).flip(0, 1))
+
+
+def upper_inverse(r: torch.Tensor) -> torch.Tensor:
+    """Inverse of an upper triangular ``r`` (d, d), by halves: nearly all of it matrix products."""
+    d = r.shape[0]
+    if d <= _SMALL:
+        eye = torch.eye(d, dtype=r.dtype, device=r.device)
+        solved: torch.Tensor = torch.linalg.solve_triangular(r, eye, upper=True)
+        return solved
+    half = d // 2
+    out = torch.zeros_like(r)
+    out[:half, :half] = upper_inverse(r[:half, :half])
+    out[half:, half:] = upper_inverse(r[half:, half:])
+    out[:half, half:] = out[:half, :half] @ (r[:half, half:] @ out[half:, half:]).neg_()
+    return out
+
+
+def _cholesky(h: torch.Tensor) -> torch.Tensor:
     factor, failed = torch.linalg.cholesky_ex(h)
     if bool(failed.any()):
         raise UsageError(
             "a Gram matrix cannot be factorised: its inputs depend on each other",
             hint="give a larger --damp, or more text",
         )
-    inverse: torch.Tensor = torch.cholesky_inverse(factor)
-    return inverse
+    lower: torch.Tensor = factor
+    return lower
 
 
 def gram_bytes(width: int) -> int:

@@ -1,8 +1,8 @@
 """Grams of one layer's linears while it runs: one for each input, however many linears read it.
 
-State, in the walker's sense, until the layer is edited: ``"<i>/matrix"`` (d, d) float64, or (d,) where a method needs
-the diagonal only, and ``"<i>/tokens"``. The last batch judges: its inputs are kept instead of summed, so that the error
-a Gram predicts can be measured on text it was not made from.
+State, in the walker's sense, until the layer is edited: ``"<i>/matrix"`` (d, d) float64 of which the upper blocks are
+filled (see ``add_upper``), or (d,) where a method needs the diagonal only, and ``"<i>/tokens"``. The last batch judges:
+its inputs are kept instead of summed, so that the error a Gram predicts can be measured on text it was not made from.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from secateur.calibration.experts import fused, run_expert
-from secateur.calibration.walker import Layer
+from secateur.calibration.walker import Enough, Layer
 from secateur.errors import LayoutError
 from secateur.layerwise.base import Needs
-from secateur.layerwise.gram import Gram
+from secateur.layerwise.gram import Gram, add_upper, mirrored
 from secateur.layerwise.places import Place, places
 from secateur.layerwise.watch import Watch
 
@@ -28,23 +28,31 @@ Key = tuple[str, int]
 
 @dataclass
 class _Call:
-    """One run of the block: which inputs were met so far. Inputs are held, so that no other takes their address."""
+    """One run of the block: which inputs were met so far. Inputs are held, so that no other takes their address.
+    ``products``: how many were seen."""
 
     seen: dict[tuple[Any, ...], str] = field(default_factory=dict)
     held: list[torch.Tensor] = field(default_factory=list)
+    products: int = 0
 
 
 class Grams:
-    """Observes the linears of every layer, or those that ``wanted`` names."""
+    """Observes the linears of every layer, or those that ``wanted`` names.
 
-    def __init__(self, needs: Needs, batches: int, wanted: Callable[[Place], bool] = lambda place: True) -> None:
+    ``brief``: from the second batch on a block without experts is left at its last watched product (see Enough).
+    """
+
+    def __init__(
+        self, needs: Needs, batches: int, wanted: Callable[[Place], bool] = lambda place: True, *, brief: bool = False
+    ) -> None:
         self.state: dict[str, torch.Tensor] = {}
-        self.needs, self.batches, self.wanted = needs, batches, wanted
+        self.needs, self.batches, self.wanted, self.brief = needs, batches, wanted, brief
+        self._all: int | None = None
         self.places: list[Place] = []
         self.judged: dict[str, torch.Tensor] = {}
         self._of: dict[Key, str] = {}
         self._leader: dict[str, Key] = {}
-        self._call, self._calls = _Call(), 0
+        self._call, self._calls, self._counts = _Call(), 0, False
 
     def __repr__(self) -> str:
         return f"Grams(v1, {self.needs})"
@@ -52,7 +60,7 @@ class Grams:
     def attach(self, layer: Layer) -> list[Any]:
         """Watch every linear's weight; the experts' module shows theirs."""
         self.places = [p for p in places(layer) if self.wanted(p)]
-        self._calls = 0
+        self._calls, self._all = 0, None
         if self.needs == "nothing":
             return []
         handles: list[Any] = [layer.block.register_forward_pre_hook(self._begin)]
@@ -60,12 +68,15 @@ class Grams:
             if place.module is not None:
                 handles.append(Watch(place.module, place.attribute, self._look(place)))
         experts, routed = fused(layer), [p for p in self.places if p.role in ("first", "second")]
+        self._counts = self.brief and not routed
         if experts is not None and routed:
             handles.append(experts.register_forward_pre_hook(lambda m, args: self._experts(m, routed, *args)))
         return handles
 
     def block(self, layer: Layer, before: torch.Tensor, after: torch.Tensor) -> None:
         """A batch is through: its inputs are let go."""
+        if self._counts and self._all is None:
+            self._all = self._call.products
         self._call = _Call()
 
     def _begin(self, block: nn.Module, args: tuple[Any, ...]) -> None:
@@ -80,6 +91,10 @@ class Grams:
                     self._note((place.name, i), each)
             else:
                 self._note((place.name, 0), x)
+            self._call.products += 1
+            if self._call.products == self._all:
+                self._call = _Call()
+                raise Enough
 
         return note
 
@@ -124,7 +139,10 @@ class Grams:
         if self.batches > 1 and self._calls == self.batches:
             self.judged[gram] = torch.cat([self.judged[gram], x]) if gram in self.judged else x.clone()
             return
-        self.state[matrix] += wide.square().sum(0, dtype=torch.float64) if self.needs == "diagonal" else wide.T @ wide
+        if self.needs == "diagonal":
+            self.state[matrix] += wide.square().sum(0, dtype=torch.float64)
+        else:
+            add_upper(self.state[matrix], wide)
         self.state[tokens] += x.shape[0]
 
     def gram(self, key: Key) -> Gram | None:
@@ -134,7 +152,7 @@ class Grams:
             return None
         matrix = self.state[f"{at}/matrix"].cpu()
         tokens = int(self.state[f"{at}/tokens"])
-        return Gram(torch.diag(matrix) if matrix.ndim == 1 else matrix, tokens)
+        return Gram(torch.diag(matrix) if matrix.ndim == 1 else mirrored(matrix), tokens)
 
     def keys(self, name: str) -> list[Key]:
         """The matrices of one tensor that ran."""

@@ -152,7 +152,9 @@ def _solved(
     def told(label: str) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, total: progress(label, done, total)
 
-    engine = Engine(model, work, Grams(needs, len(batches), lambda p: not p.shared), choose, job.storage or Dense())
+    engine = Engine(
+        model, work, Grams(needs, len(batches), lambda p: not p.shared, brief=True), choose, job.storage or Dense()
+    )
     alone = {p.name: p for layer in every for p in layer if p.shared}
     settings: dict[str, Any] = {"dtype": job.dtype, "device": job.device}
     if windows is None:

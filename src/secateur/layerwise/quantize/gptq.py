@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from secateur.layerwise.base import Method, Problem, Solution
-from secateur.layerwise.gram import DAMP, spd_inverse
+from secateur.layerwise.gram import DAMP
 from secateur.layerwise.quantize.grids import Format, Grid, Search, fit
 from secateur.layerwise.quantize.packed import solution
 from secateur.layerwise.quantize.rtn import grid_of
-from secateur.layerwise.quantize.sweep import Choose, sweep
+from secateur.layerwise.sweep import Settle, sweep
 
 BLOCK = 128
 
@@ -49,29 +49,23 @@ def solve(problem: Problem, settings: Settings) -> Solution:
 
 def quantise(problem: Problem, settings: Settings, form: Format) -> tuple[Tensor, Grid, float]:
     """(codes (m, d), grid of (m, groups), sum of squared errors of the sweep)."""
-    weight, h = problem.weight, problem.gram.damped(settings.damp)
+    weight = problem.weight.to(problem.working)
     m, d = weight.shape
     width = form.width(d)
     ordered = settings.order == "activation"
-    order = torch.argsort(h.diagonal(), descending=True, stable=True) if ordered else torch.arange(d)
-    upper = factor(h[order][:, order])
+    order = problem.gram.loudest(settings.damp) if ordered else torch.arange(d)
+    upper = problem.gram.sweep(settings.damp, loudest=ordered)
     if ordered or settings.static or width == d:
         grid = grid_of(problem, form, settings.search)
-        choose, block = _static(grid, order, width), BLOCK
+        settle, step, block = _static(grid, order, width, weight.dtype), 1, BLOCK
     else:
         grid = Grid(weight.new_ones(m, d // width), weight.new_zeros(m, d // width), form.low, form.high)
-        choose, block = _moving(problem, grid, form, settings.search, width), _aligned(width)
-    swept, loss = sweep(weight[:, order], upper, choose, block=block)
+        settle, step, block = _moving(problem, grid, form, settings.search, width), width, _aligned(width)
+    swept, loss = sweep(weight[:, order], upper, settle, step=step, block=block)
     values = torch.empty_like(swept)
     values[:, order] = swept
     codes = grid.codes(values.reshape(m, -1, width)).reshape(m, d)
     return codes, grid, loss
-
-
-def factor(h: Tensor) -> Tensor:
-    """U upper triangular with H^-1 = U^T U."""
-    upper: Tensor = torch.linalg.cholesky(spd_inverse(h), upper=True)
-    return upper
 
 
 def _aligned(width: int) -> int:
@@ -79,26 +73,27 @@ def _aligned(width: int) -> int:
     return max(1, BLOCK // width) * width
 
 
-def _static(grid: Grid, order: Tensor, width: int) -> Choose:
+def _static(grid: Grid, order: Tensor, width: int, dtype: torch.dtype) -> Settle:
     groups = (order // width).tolist()
-    columns = [Grid(grid.scale[:, g], grid.zero[:, g], grid.low, grid.high) for g in range(grid.scale.shape[1])]
+    scale, zero = grid.scale.T.to(dtype), grid.zero.T.to(dtype)
+    columns = [Grid(s.contiguous(), z.contiguous(), grid.low, grid.high) for s, z in zip(scale, zero, strict=True)]
     return lambda j, rest: columns[groups[j]].snap(rest[0][:, None])[:, 0]
 
 
-def _moving(problem: Problem, grid: Grid, form: Format, search: Search, width: int) -> Choose:
+def _moving(problem: Problem, grid: Grid, form: Format, search: Search, width: int) -> Settle:
     """Fills ``grid`` as the sweep goes."""
     loud = problem.gram.matrix.diagonal()
 
-    def choose(j: int, rest: Tensor) -> Tensor:
+    def settle(j: int, rest: Tensor) -> Tensor:
         g = j // width
         if j % width == 0:
             weights = loud[j : j + width] if search == "gram" else None
-            found = fit(rest[:width].T, form, search=search, weights=weights, dtype=problem.dtype)
+            found = fit(rest[:width].T.double(), form, search=search, weights=weights, dtype=problem.dtype)
             grid.scale[:, g], grid.zero[:, g] = found.scale, found.zero
         column = Grid(grid.scale[:, g], grid.zero[:, g], grid.low, grid.high)
         return column.snap(rest[0][:, None])[:, 0]
 
-    return choose
+    return settle
 
 
 METHOD = Method("gptq", "GPTQ (2210.17323): round column by column, the rest makes up for it", "gram", Settings, solve)

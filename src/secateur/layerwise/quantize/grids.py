@@ -26,6 +26,8 @@ from secateur.errors import UsageError
 
 Search = Literal["minmax", "mse", "gram"]
 _STEPS, _LEAST, _NORM = 100, 0.2, 2.4
+_CACHED = 1 << 15
+"""Weights whose ranges are searched together: few enough to stay in a processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +88,33 @@ def fit(
     w: Tensor, form: Format, *, search: Search = "minmax", weights: Tensor | None = None, dtype: torch.dtype
 ) -> Grid:
     """The grid of groups ``w`` (..., g). ``weights`` (..., g) or (g,): C_jj for ``search="gram"``."""
-    high, low = w.amax(-1).clamp(min=0), w.amin(-1).clamp(max=0)
-    best = _grid(low, high, form, dtype)
+    best = _grid(w.amin(-1).clamp(max=0), w.amax(-1).clamp(min=0), form, dtype)
     if search == "minmax":
         return best
-    least = _loss(w, best, search, weights)
-    scale, zero = best.scale.clone(), best.zero.clone()
+    narrow = w if dtype == torch.float64 else w.float()  # losses of a file's weights need no more to be compared
+    flat, judge = narrow.reshape(-1, w.shape[-1]), None
+    if search == "gram" and weights is not None:
+        judge = weights.to(narrow.dtype).expand(narrow.shape).reshape(flat.shape)
+    shares = torch.empty(len(flat), dtype=w.dtype, device=w.device)
+    rows = max(1, _CACHED // w.shape[-1])
+    for at in range(0, len(flat), rows):
+        part = slice(at, at + rows)
+        shares[part] = _least_share(flat[part], form, dtype, None if judge is None else judge[part])
+    shares = shares.reshape(w.shape[:-1])
+    return _grid(w.amin(-1).clamp(max=0) * shares, w.amax(-1).clamp(min=0) * shares, form, dtype)
+
+
+def _least_share(w: Tensor, form: Format, dtype: torch.dtype, weights: Tensor | None) -> Tensor:
+    """How much of the range of groups ``w`` (n, g) is best kept, (n,)."""
+    high, low = w.amax(-1).clamp(min=0), w.amin(-1).clamp(max=0)
+    best = w.new_ones(len(w))
+    least = _loss(w, _grid(low, high, form, dtype), weights)
     for step in range(1, int(_STEPS * (1 - _LEAST)) + 1):
-        tried = _grid(low * (1 - step / _STEPS), high * (1 - step / _STEPS), form, dtype)
-        loss = _loss(w, tried, search, weights)
-        better = loss < least
-        least = torch.where(better, loss, least)
-        scale, zero = torch.where(better, tried.scale, scale), torch.where(better, tried.zero, zero)
-    return Grid(scale, zero, form.low, form.high)
+        share = 1 - step / _STEPS
+        loss = _loss(w, _grid(low * share, high * share, form, dtype), weights)
+        best = torch.where(loss < least, share, best)
+        least = torch.minimum(loss, least)
+    return best
 
 
 def _grid(low: Tensor, high: Tensor, form: Format, dtype: torch.dtype) -> Grid:
@@ -117,8 +133,6 @@ def _rounded(scale: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(stored > 0, stored, torch.ones_like(stored))
 
 
-def _loss(w: Tensor, grid: Grid, search: Search, weights: Tensor | None) -> Tensor:
-    gap = grid.snap(w) - w
-    if search == "gram" and weights is not None:
-        return (gap.square() * weights).sum(-1)
-    return gap.abs().pow(_NORM).sum(-1)
+def _loss(w: Tensor, grid: Grid, weights: Tensor | None) -> Tensor:
+    gap = grid.snap(w).sub_(w)
+    return gap.abs_().pow_(_NORM).sum(-1) if weights is None else gap.square_().mul_(weights).sum(-1)

@@ -19,10 +19,9 @@ from torch import Tensor
 
 from secateur.layerwise.base import Method, Problem, Solution
 from secateur.layerwise.gram import DAMP
-from secateur.layerwise.quantize.gptq import factor
 from secateur.layerwise.quantize.grids import Format
 from secateur.layerwise.quantize.levels import nearest, power_levels
-from secateur.layerwise.quantize.sweep import sweep
+from secateur.layerwise.sweep import sweep
 
 _EXPONENTS, _TRIES = [0.3 + 0.1 * k for k in range(10)], 8
 _GOLDEN = (5**0.5 - 1) / 2
@@ -109,13 +108,12 @@ def golden(loss: Callable[[float], float], low: float, high: float, *, tries: in
 
 
 def _swept(problem: Problem, levels: Tensor, scale: Tensor, damp: float) -> Tensor:
-    h = problem.gram.damped(damp)
-    order = torch.argsort(h.diagonal(), descending=True, stable=True)
+    order = problem.gram.loudest(damp)
     width = problem.weight.shape[1] // scale.shape[1]
     groups = (order // width).tolist()
     swept, _ = sweep(
         problem.weight[:, order],
-        factor(h[order][:, order]),
+        problem.gram.sweep(damp, loudest=True),
         lambda j, rest: snap(rest[0][:, None], levels, scale[:, groups[j]])[:, 0],
     )
     out = torch.empty_like(swept)

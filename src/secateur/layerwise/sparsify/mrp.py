@@ -25,7 +25,7 @@ from secateur.layerwise.gram import DAMP, spd_inverse
 from secateur.layerwise.sparsify.joint import joint
 from secateur.layerwise.sparsify.masked import masked
 from secateur.layerwise.sparsify.pattern import Pattern, check_scope, parse
-from secateur.layerwise.sparsify.sparsegpt import Choose, blocks, by_score, sweep
+from secateur.layerwise.sparsify.sparsegpt import Choose, blocks, by_score, sparsify
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def by_sets(upper: torch.Tensor, pattern: Pattern) -> Choose:
     def choose(w: torch.Tensor, start: int) -> torch.Tensor:
         stop = start + w.shape[1]
         # rows of U above `start` are settled: what is left of H^-1 in the group
-        inverse = upper[start:stop, start:stop].T @ upper[start:stop, start:stop]
+        inverse = (upper[start:stop, start:stop].T @ upper[start:stop, start:stop]).to(w.dtype)
         inside = spd_inverse(inverse[sets[:, :, None], sets[:, None, :]])
         parts = w[:, sets]
         losses = torch.einsum("isa,sab,isb->is", parts, inside, parts)
@@ -72,7 +72,7 @@ def solve(problem: Problem, settings: Settings) -> Solution:
     upper = problem.gram.sweep(settings.damp)
     weight = problem.weight.masked_fill(problem.gram.dead, 0.0)
     choose = by_sets(upper, pattern) if settings.variant[0] == "M" else by_score(upper, pattern, scope)
-    swept, removed, _ = sweep(weight, upper, choose, *blocks(pattern, settings.block))
+    swept, removed, _ = sparsify(weight.to(problem.working), upper, choose, *blocks(pattern, settings.block))
     if settings.variant[1] == "M":
         swept = joint(weight, problem.gram.damped(settings.damp), removed)
     return masked(problem, swept, removed)

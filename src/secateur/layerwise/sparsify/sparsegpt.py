@@ -22,6 +22,7 @@ from secateur.layerwise.base import Method, Problem, Solution
 from secateur.layerwise.gram import DAMP
 from secateur.layerwise.sparsify.masked import masked
 from secateur.layerwise.sparsify.pattern import Pattern, Scope, check_scope, parse
+from secateur.layerwise.sweep import sweep
 
 #: (current weights of the next columns (m, b), their first column) -> which entries go, (m, b).
 Choose = Callable[[torch.Tensor, int], torch.Tensor]
@@ -38,36 +39,34 @@ class Settings:
     damp: float = DAMP
 
 
-def sweep(
+def sparsify(
     weight: torch.Tensor, upper: torch.Tensor, choose: Choose, step: int, block: int = 128
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """(swept weights (m, d) with zeros where masked, mask, sum e^2); ``choose`` is asked for ``step`` columns a time.
 
     ``step`` divides ``block`` or is as large.
     """
-    w, d = weight.T.contiguous(), weight.shape[1]  # a column of W is a row here: contiguous
-    removed = torch.zeros(w.shape, dtype=torch.bool, device=w.device)
-    total = 0.0
-    for start in range(0, d, block):
-        stop = min(start + block, d)
-        errors = w.new_zeros(stop - start, w.shape[1])
-        for j in range(start, stop):
-            if (j - start) % step == 0:
-                end = min(j + step, stop)
-                removed[j:end] = choose(w[j:end].T, j).T
-            errors[j - start] = (w[j] / upper[j, j]).masked_fill(~removed[j], 0.0)
-            w[j:stop].addr_(upper[j, j:stop], errors[j - start], alpha=-1)
-        w[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
-        total += float(errors.square().sum())
-    return w.masked_fill_(removed, 0.0).T.contiguous(), removed.T.contiguous(), total
+    m, d = weight.shape
+    removed = torch.zeros(d, m, dtype=torch.bool, device=weight.device)
+    stays = torch.empty(d, m, dtype=weight.dtype, device=weight.device)
+
+    def settle(j: int, rest: torch.Tensor) -> torch.Tensor:
+        if j % block % step == 0:
+            end = j + min(step, len(rest))
+            removed[j:end] = choose(rest[: end - j].T, j).T
+            stays[j:end] = ~removed[j:end]
+        return rest[0] * stays[j]
+
+    swept, total = sweep(weight, upper, settle, step=step, block=block)
+    return swept, removed.T.contiguous(), total
 
 
 def by_score(upper: torch.Tensor, pattern: Pattern, scope: Scope) -> Choose:
     """The single-removal score, conditioned on the columns that are settled."""
-    diagonal = upper.diagonal()
+    settled = upper.diagonal()
 
     def choose(w: torch.Tensor, start: int) -> torch.Tensor:
-        scores = (w / diagonal[start : start + w.shape[1]]).square()
+        scores = (w / settled[start : start + w.shape[1]].to(w.dtype)).square()
         return pattern.smallest(scores, "layer" if scope == "block" else scope)
 
     return choose
@@ -91,7 +90,7 @@ def solve(problem: Problem, settings: Settings) -> Solution:
     upper = problem.gram.sweep(settings.damp)
     weight = problem.weight.masked_fill(problem.gram.dead, 0.0)
     step, block = blocks(pattern, settings.block)
-    swept, removed, _ = sweep(weight, upper, by_score(upper, pattern, scope), step, block)
+    swept, removed, _ = sparsify(weight.to(problem.working), upper, by_score(upper, pattern, scope), step, block)
     return masked(problem, swept, removed)
 
 

@@ -1,0 +1,57 @@
+"""The Gram's shortcuts against their plain forms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from secateur.errors import UsageError
+from secateur.layerwise.gram import Gram, add_upper, inverse_factor, mirrored, upper_inverse
+from tests.layerwise.made import inputs
+
+
+@pytest.mark.parametrize("width", [1, 5, 256, 300, 600])
+def test_upper_blocks_and_their_image_are_the_gram(width: int) -> None:
+    x, y = inputs(50, width), inputs(30, width, seed=1)
+    matrix = torch.zeros(width, width, dtype=torch.float64)
+    add_upper(matrix, x)
+    add_upper(matrix, y)
+    want = x.T @ x + y.T @ y
+    assert torch.allclose(mirrored(matrix), want, atol=1e-12 * float(want.abs().max()))
+    if width > 256:
+        assert float(matrix[256:, :256].abs().max()) > 0
+
+
+@pytest.mark.parametrize("width", [1, 7, 128, 129, 400])
+def test_one_factorisation_gives_what_two_and_an_inverse_give(width: int) -> None:
+    h = Gram.of(inputs(2 * width + 3, width)).damped()
+    want = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
+    got = inverse_factor(h)
+    assert torch.allclose(got, want, rtol=0, atol=1e-11 * float(want.abs().max()))
+    assert torch.equal(got, got.triu())
+    r = torch.linalg.cholesky(h, upper=True)
+    assert torch.allclose(upper_inverse(r) @ r, torch.eye(width, dtype=torch.float64), atol=1e-10)
+
+
+def test_what_is_not_positive_definite_is_refused() -> None:
+    with pytest.raises(UsageError, match="cannot be factorised"):
+        inverse_factor(torch.tensor([[1.0, 2.0], [2.0, 1.0]], dtype=torch.float64))
+
+
+def test_the_loudest_inputs_come_first_and_the_factor_is_kept() -> None:
+    x = inputs(200, 12)
+    x[:, 3] = 0
+    gram = Gram.of(x)
+    h, order = gram.damped(0.01), gram.loudest(0.01)
+    assert torch.equal(order, torch.argsort(h.diagonal(), descending=True, stable=True))
+    upper = gram.sweep(0.01, loudest=True)
+    assert torch.allclose(upper.T @ upper, torch.linalg.inv(h[order][:, order]), atol=1e-10)
+    assert gram.sweep(0.01, loudest=True) is upper
+    assert not torch.equal(gram.sweep(0.01), upper)
+    assert not torch.equal(gram.sweep(0.1, loudest=True), upper)
+
+
+def test_energy_is_the_error_of_losing_all() -> None:
+    gram, w = Gram.of(inputs(100, 20)), torch.randn(7, 20, dtype=torch.float64)
+    assert gram.energy(w) == pytest.approx(gram.error(w), rel=1e-12)
+    assert gram.energy(w.float()) == pytest.approx(gram.error(w), rel=1e-5)
