@@ -71,16 +71,20 @@ class Gram:
 
         Raises UsageError when an activation overflowed.
         """
-        mean = float(self.matrix.diagonal().mean())
+        h = self.matrix.clone()
+        h.diagonal().copy_(self._diagonal(damp))
+        return h
+
+    def _diagonal(self, damp: float) -> torch.Tensor:
+        """That of H, (d,)."""
+        diagonal = self.matrix.diagonal()
+        mean = float(diagonal.mean())
         if not math.isfinite(mean):
             raise UsageError(
                 "the calibration text makes a layer's activations overflow: no layer-wise method can use that",
                 hint="compute in a wider dtype (--dtype float32), or use other text",
             )
-        h = self.matrix.clone()
-        h.diagonal().add_(damp * mean)
-        h.diagonal()[self.dead] = 1.0
-        return h
+        return torch.where(self.dead, 1.0, diagonal + damp * mean)
 
     def inverse(self, damp: float = DAMP) -> torch.Tensor:
         """H^-1 (d, d), symmetric; see :func:`spd_inverse`."""
@@ -88,9 +92,7 @@ class Gram:
 
     def loudest(self, damp: float = DAMP) -> torch.Tensor:
         """Inputs by the diagonal of H, the largest first, (d,)."""
-        diagonal = self.matrix.diagonal()
-        diagonal = torch.where(self.dead, 1.0, diagonal + damp * diagonal.mean())
-        return torch.argsort(diagonal, descending=True, stable=True)
+        return torch.argsort(self._diagonal(damp), descending=True, stable=True)
 
     def sweep(self, damp: float = DAMP, *, loudest: bool = False) -> torch.Tensor:
         """U (d, d), upper triangular, with H^-1 = U^T U: row j holds what columns from j on must know of each other
@@ -100,12 +102,21 @@ class Gram:
         """
         key = damp, loudest
         if key not in self._sweeps:
-            h = self.damped(damp)
-            if loudest:
-                order = self.loudest(damp)
-                h = h[order][:, order]
-            self._sweeps[key] = inverse_factor(h)
+            order = self.loudest(damp) if loudest else torch.arange(self.width, device=self.matrix.device)
+            self._sweeps[key] = self._factor(damp, order)
         return self._sweeps[key]
+
+    def _factor(self, damp: float, order: torch.Tensor) -> torch.Tensor:
+        """As :func:`inverse_factor`, of the inputs in ``order``; with few matrices of this size at a time."""
+        last = order.flip(0)
+        h = self.matrix.index_select(0, last)
+        h = h.index_select(1, last)
+        h.diagonal().copy_(self._diagonal(damp)[last])
+        lower = _cholesky(h)
+        del h
+        r = lower.flip(0, 1)
+        del lower
+        return upper_inverse(r)
 
     def error(self, delta: torch.Tensor) -> float:
         """tr(delta C delta^T): squared error of the outputs when the weight changes by ``delta`` (m, d); nan without a
@@ -162,17 +173,20 @@ def inverse_factor(h: torch.Tensor) -> torch.Tensor:
 
 def upper_inverse(r: torch.Tensor) -> torch.Tensor:
     """Inverse of an upper triangular ``r`` (d, d), by halves: nearly all of it matrix products."""
+    out = torch.zeros_like(r)
+    _fill_inverse(r, out)
+    return out
+
+
+def _fill_inverse(r: torch.Tensor, out: torch.Tensor) -> None:
     d = r.shape[0]
     if d <= _SMALL:
-        eye = torch.eye(d, dtype=r.dtype, device=r.device)
-        solved: torch.Tensor = torch.linalg.solve_triangular(r, eye, upper=True)
-        return solved
+        torch.linalg.solve_triangular(r, torch.eye(d, dtype=r.dtype, device=r.device), upper=True, out=out)
+        return
     half = d // 2
-    out = torch.zeros_like(r)
-    out[:half, :half] = upper_inverse(r[:half, :half])
-    out[half:, half:] = upper_inverse(r[half:, half:])
-    out[:half, half:] = out[:half, :half] @ (r[:half, half:] @ out[half:, half:]).neg_()
-    return out
+    _fill_inverse(r[:half, :half], out[:half, :half])
+    _fill_inverse(r[half:, half:], out[half:, half:])
+    torch.mm(out[:half, :half], (r[:half, half:] @ out[half:, half:]).neg_(), out=out[:half, half:])
 
 
 def _cholesky(h: torch.Tensor) -> torch.Tensor:

@@ -72,8 +72,7 @@ class Grid:
 
     def codes(self, w: Tensor) -> Tensor:
         """The nearest code of ``w`` (..., g), as floats."""
-        s, z = self.scale[..., None], self.zero[..., None]
-        return torch.clamp(torch.round(w / s) + z, self.low, self.high)
+        return (w / self.scale[..., None]).round_().add_(self.zero[..., None]).clamp_(self.low, self.high)
 
     def values(self, codes: Tensor) -> Tensor:
         """What codes (..., g) stand for."""
@@ -81,7 +80,7 @@ class Grid:
 
     def snap(self, w: Tensor) -> Tensor:
         """The nearest value of the grid."""
-        return self.values(self.codes(w))
+        return self.codes(w).sub_(self.zero[..., None]).mul_(self.scale[..., None])
 
 
 def fit(
