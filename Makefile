@@ -16,7 +16,7 @@ test: $(VENV)/.ready
 	$(BIN)/python -m pytest -n 2
 
 test-long: $(VENV)/.ready
-	$(BIN)/python -m pytest -n 2 -m long
+	SECATEUR_THOROUGH=1 $(BIN)/python -m pytest -n 2 -m ""
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check src tests benchmarks

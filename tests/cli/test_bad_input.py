@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from secateur.evaluation.equality import load_strict
+from tests.thorough import trials
 
 from . import mutations
 from .command import done, is_message, refused, secateur, tree
@@ -30,7 +31,11 @@ INDEX = "model.safetensors.index.json"
 
 def examples(n: int) -> settings:
     return settings(
-        max_examples=n, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=trials(n // 3, n),
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
     )
 
 

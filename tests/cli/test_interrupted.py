@@ -21,6 +21,7 @@ import torch
 
 import secateur as sc
 from secateur.cli import run
+from tests.thorough import trials
 
 from .command import done, refused, tree
 from .models import build
@@ -131,17 +132,17 @@ def _remove(folder: Path) -> None:
     folder.rmdir()
 
 
-def test_kill_at_twenty_points(scene: Scene) -> None:
-    """SIGKILL: ten times spread over the running time, ten times over the tensors as they are written.
+def test_kill_at_many_points(scene: Scene) -> None:
+    """SIGKILL: half of the times spread over the running time, half over the tensors as they are written.
 
     What a dead run leaves is swept by the next one.
     """
-    draw, seconds = random.Random(20), scene.seconds
+    half, draw, seconds = trials(4, 10), random.Random(20), scene.seconds
     tensors = len(sc.open(scene.parent).weights.tensors)
     killed = caught = 0
     for _ in range(100):
-        started, point = time.perf_counter(), (killed % 10 + draw.random()) / 10
-        if killed < 10:
+        started, point = time.perf_counter(), (killed % half + draw.random()) / half
+        if killed < half:
             process = scene.start()
             process.join(seconds * point)
         else:
@@ -152,16 +153,16 @@ def test_kill_at_twenty_points(scene: Scene) -> None:
         if process.exitcode == 0:  # faster than the run that was measured
             seconds = min(seconds, time.perf_counter() - started)
         killed += process.exitcode == -signal.SIGKILL
-        caught += killed > 10 and scene.is_staging()
+        caught += killed > half and scene.is_staging()
         if scene.child.exists():
             assert tree(scene.child) == scene.whole
             sc.open(scene.child)
             _remove(scene.child)
         assert scene.parent_is_untouched()
         assert sum(name.startswith(".secateur-") for name in scene.names()) <= 1
-        if killed == 20:
+        if killed == 2 * half:
             break
-    assert (killed, caught) == (20, 10), f"the kills did not fall into the run: {killed}, {caught} while writing"
+    assert (killed, caught) == (2 * half, half), f"not into the run: {killed}, {caught} while writing"
     process = scene.start()
     process.join()
     assert process.exitcode == 0, scene.log

@@ -28,7 +28,7 @@ def held() -> int:
     return sum(storages.values())
 
 
-@pytest.mark.parametrize("name", ["llama", "mixtral"])
+@pytest.mark.parametrize("name", ["llama", pytest.param("mixtral", marks=pytest.mark.long)])
 def test_four_times_the_layers_take_hardly_more(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, seen = Engine.edit, []
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from tests.cli.command import tree
 from tests.evaluate.models import TEXT, hybrid
+from tests.thorough import trials
 
 from .killed import Place, Trap
 
@@ -112,14 +113,16 @@ def remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("name", ["calibrate", "prune", "repair", "eval", "distill"])
+@pytest.mark.parametrize(
+    "name", ["calibrate", "repair", "distill", *(pytest.param(n, marks=pytest.mark.long) for n in ("prune", "eval"))]
+)
 def test_killed_anywhere_and_run_again(name: str, stages: dict[str, Stage], place: Place) -> None:
     stage, draw = stages[name], random.Random(name)
     remove(stage.out)
     place.done(stage.argv, stage.work)
     want = stage.result(stage.out)
     assert place.calls >= stage.times
-    places = [(replace(stage.work, count=n), n) for n in sorted(draw.sample(range(1, stage.times + 1), 3))]
+    places = [(replace(stage.work, count=n), n) for n in sorted(draw.sample(range(1, stage.times + 1), trials(1, 3)))]
     places += [(replace(trap, count=draw.randint(1, n)), None) for trap, n in stage.more.items()]
     for trap, done in places:
         remove(stage.out)

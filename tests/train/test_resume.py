@@ -87,7 +87,7 @@ def test_two_processes_give_the_curve_of_one(llama: Family, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["llama", "hybrid"])
+@pytest.mark.parametrize("name", [pytest.param("llama", marks=pytest.mark.long), "hybrid"])
 def test_fsdp_gives_the_curve_of_one_and_resumes(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     family: Family = request.getfixturevalue(name)
     one = tiny.heal(family.child, family.parent, family.text, tmp_path / "one", warmup=None)
