@@ -30,6 +30,7 @@ from secateur.api import (
     repair,
     report,
     search,
+    shed,
     sparsify,
     verify,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "repair",
     "report",
     "search",
+    "shed",
     "sparsify",
     "verify",
 ]

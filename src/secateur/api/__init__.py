@@ -12,7 +12,7 @@ from secateur.api.common import Progress, Source, Text, open
 from secateur.api.cut import REPAIR_LENGTH, REPAIR_SAMPLES, prune, repair
 from secateur.api.judge import evaluate, reduce_tokens, report, verify
 from secateur.api.layerwise import export, factorize, quantize, sparsify
-from secateur.api.shape import calibrate, cost, plan, search
+from secateur.api.shape import calibrate, cost, plan, search, shed
 from secateur.api.train import distill
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "repair",
     "report",
     "search",
+    "shed",
     "sparsify",
     "verify",
 ]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from secateur.calibration.stats import Stats
     from secateur.pruning.plan import Plan
     from secateur.search.arena import Arena
+    from secateur.search.removal.found import Found as Removal
     from secateur.search.run import Found as FoundShape
 
 
@@ -91,6 +92,43 @@ def plan(
         return make_plan(
             opened, params=params, bytes_=bytes, keep=keep, layers=layers, stats=measured, layer_score=layer_score
         )
+
+
+def shed(
+    model: Source,
+    text: Text,
+    stages: str,
+    *,
+    method: str = "greedy",
+    by: str = "nll",
+    out: str | Path | None = None,
+    journal: str | Path | None = None,
+    watch: Callable[[str, int], None] | None = None,
+    **options: Any,
+) -> tuple[Plan, Removal]:
+    """What ``model`` can do without, as a plan for :func:`prune` and as it was found: layers, sub-blocks, the scans of
+    Mamba blocks, channels. The whole model is in memory; nothing is trained.
+
+    ``stages``: pools with how many of them go: ``"layer:6"``, or ``"mamba & mlp:4 + scan:8"``, one stage after the
+    other. ``method``: greedy, one-shot, evopress, bonsai or exhaustive. ``by``: what is measured on ``text``: nll, kl
+    or mse (of logits). ``out``: a file for the plan. ``journal``: a file from which the same call resumes. ``watch``:
+    told each line of progress and the trials so far. Other keyword arguments are fields of
+    :class:`secateur.search.removal.run.Settings`: group, samples, length, batch, seed, device, dtype.
+
+    Raises UsageError for what means nothing, BudgetError when more is to go than there is.
+    """
+    from secateur.search.removal.found import silent
+    from secateur.search.removal.run import Settings
+    from secateur.search.removal.run import shed as run
+
+    place = None if out is None else file_to_write(out)
+    settings = Settings(stages, method, by, **options)
+    with opening(model) as opened:
+        at = None if journal is None else Path(journal)
+        found = run(opened, texts_of(text), settings, journal=at, watch=watch or silent)
+    if place is not None:
+        found[0].save(place)
+    return found
 
 
 def search(

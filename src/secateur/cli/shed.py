@@ -45,12 +45,11 @@ def run(
     journal: Annotated[Path | None, typer.Option(help="file from which an interrupted search resumes")] = None,
     revision: Revision = None,
 ) -> None:
-    from secateur.search.removal.run import Settings, shed
-
-    settings = Settings(stages, method, by, group, samples, length, batch, seed, device, dtype)
     with api.open(model, revision=revision) as opened, watching() as watch:
-        plan, found = shed(opened, text, settings, journal=journal, watch=watch)
-        plan.save(save)
+        plan, found = api.shed(
+            opened, text, stages, method=method, by=by, out=save, journal=journal, watch=watch, group=group,
+            samples=samples, length=length, batch=batch, seed=seed, device=device, dtype=dtype,
+        )  # fmt: skip
         print_plan(opened, plan)
     out.print(f"removed: {', '.join(str(u) for u in sorted(found.removal))}", soft_wrap=True, markup=False)
     out.print(f"{found.measure} {found.cost:.4f} nats on this text, {found.trials:,} trials")

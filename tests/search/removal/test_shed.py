@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import secateur as sc
 from secateur.cli import run
 from secateur.errors import UsageError
 from secateur.evaluation.equality import load_strict
@@ -54,6 +55,16 @@ def test_from_text_to_a_checkpoint(folder: Path, tmp_path: Path, capsys: pytest.
         want = Masked(model, ids()).logits(0, [*units, *(parse_unit(u, model.anatomy) for u in read.removed)])
         got = load_strict(tmp_path / "child")(ids(), use_cache=False).logits
     torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3)
+
+
+def test_from_python_it_is_the_same(folder: Path, tmp_path: Path) -> None:
+    assert shed(folder, "--stages", "layer:2", "--out", str(tmp_path / "verb.json")) == 0
+    given = {"samples": 2, "length": 16, "batch": 1, "out": tmp_path / "call.json"}
+    plan, found = sc.shed(folder / "parent", folder / "text.txt", "layer:2", **given)
+    assert (tmp_path / "call.json").read_text() == (tmp_path / "verb.json").read_text()
+    assert len(plan.layers) == 4 and len(found.removal) == 2
+    with pytest.raises(UsageError, match="its folder does not exist"):
+        sc.shed(folder / "parent", folder / "text.txt", "layer:2", out=tmp_path / "no" / "plan.json")
 
 
 @pytest.mark.parametrize("method", ["one-shot", "evopress", "bonsai", "exhaustive"])
