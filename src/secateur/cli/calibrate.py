@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from secateur import api
+from secateur.cli import options
 from secateur.cli.common import out, step_progress
 
 NAME = "calibrate"
@@ -25,13 +26,13 @@ _SKIPPED = {"no": (), "one-shot": ("depth",), "iterative": ("depth-iterative",)}
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="checkpoint folder or hub id")],
+    model: options.Checkpoint,
     text: Annotated[list[str], typer.Option(help="text files, folders, JSONL, parquet or hf://owner/name; repeatable")],
     save: Annotated[Path, typer.Option("--out", help="file for the statistics")],
-    samples: Annotated[int, typer.Option(min=1, help="windows of text")] = 128,
-    length: Annotated[int, typer.Option(min=8, help="tokens per window")] = 512,
-    batch: Annotated[int, typer.Option(min=1, help="windows at a time")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="which windows are drawn")] = 0,
+    samples: options.Samples = 128,
+    length: options.Length = 512,
+    batch: options.Batch = 4,
+    seed: options.Seed = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="in what to compute")] = "float32",
     gradients: Annotated[

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from secateur.cli import options
 from secateur.cli.common import human_count, out, parse_size
 
 NAME = "convert"
@@ -20,9 +20,9 @@ Example (mamba2 stores its width as a whole multiple of hidden; nemotron_h does 
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="checkpoint folder or hub id")],
+    model: options.Checkpoint,
     to: Annotated[str, typer.Option(help="the family to convert to, as in nemotron_h")],
-    save: Annotated[Path, typer.Option("--out", help="folder for the result; must not exist yet")],
+    save: options.Result,
     shard_size: Annotated[str, typer.Option(help="largest size of a weight file")] = "5GB",
     revision: Annotated[str | None, typer.Option(help="hub revision")] = None,
 ) -> None:

@@ -12,6 +12,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from secateur import api
+from secateur.cli import options
 from secateur.cli.common import err, human_count, out
 from secateur.errors import UsageError
 
@@ -37,7 +38,7 @@ def run(
     student: Annotated[str, typer.Argument(help="the checkpoint to heal: folder or hub id")],
     text: Text,
     tokens: Annotated[str, typer.Option(help="tokens to train on, as 20M")],
-    save: Annotated[Path, typer.Option("--out", help="folder for the result; must not exist yet")],
+    save: options.Result,
     teacher: Annotated[str | None, typer.Option(help="the parent; not needed with --ce 1")] = None,
     length: Annotated[int, typer.Option(help="tokens in a window")] = 512,
     batch: Annotated[int, typer.Option(help="windows in a step, over all processes")] = 16,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from secateur.cli import options
 from secateur.cli.common import byte_progress, out
 
 NAME = "expand"
@@ -19,7 +20,7 @@ Example:
 
 def run(
     packed: Annotated[Path, typer.Argument(help="folder that --store wrote")],
-    save: Annotated[Path, typer.Option("--out", help="folder for the result; must not exist yet")],
+    save: options.Result,
 ) -> None:
     from secateur.export.packed import expand
 

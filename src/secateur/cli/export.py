@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from secateur import api
+from secateur.cli import options
 from secateur.cli.common import byte_progress, human_bytes, out
 
 NAME = "export"
@@ -25,7 +26,7 @@ Examples:
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="folder or hub id")],
+    model: options.Checkpoint,
     to: Annotated[Literal["gguf", "sparse"], typer.Option(help="gguf: a file for llama.cpp; sparse: a folder")],
     save: Annotated[Path, typer.Option("--out", help="file (gguf) or folder (sparse) for the result")],
     type: Annotated[

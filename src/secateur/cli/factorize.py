@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from secateur import api
+from secateur.cli import options
 from secateur.cli.calibrate import bars
 from secateur.cli.common import human_bytes, out
 
@@ -23,8 +23,8 @@ Example:
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="folder or hub id")],
-    save: Annotated[Path, typer.Option("--out", help="folder for the result; must not exist yet")],
+    model: options.Checkpoint,
+    save: options.Result,
     text: Annotated[
         list[str] | None,
         typer.Option(help="text files, folders, JSONL, parquet or hf://owner/name; repeatable; svd needs none"),
@@ -42,13 +42,13 @@ def run(
     on_outputs: Annotated[
         bool | None, typer.Option("--on-outputs", help="curing: the core that is best for the outputs")
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="windows of text")] = 128,
-    length: Annotated[int, typer.Option(min=8, help="tokens per window")] = 512,
-    batch: Annotated[int, typer.Option(min=1, help="windows at a time")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="which windows are drawn")] = 0,
-    device: Annotated[str, typer.Option(help="where blocks compute")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="in what to compute: float32 or bfloat16")] = "float32",
-    overwrite: Annotated[bool, typer.Option(help="replace a checkpoint that is there")] = False,
+    samples: options.Judged = 128,
+    length: options.Length = 512,
+    batch: options.Batch = 4,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    overwrite: options.Overwrite = False,
 ) -> None:
     with bars() as progress:
         api.factorize(

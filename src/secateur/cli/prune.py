@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.markup import escape
 
+from secateur.cli import options
 from secateur.cli.common import byte_progress, human_bytes, human_count, out, parse_size
 from secateur.cli.fetch_ahead import fetch_ahead
 from secateur.cli.plan import (
@@ -41,7 +42,7 @@ Examples:
 
 def run(
     model: ModelArgument,
-    save: Annotated[Path, typer.Option("--out", help="folder for the result; must not exist yet")],
+    save: options.Result,
     params: Params = None,
     bytes: Bytes = None,
     keep: Keep = None,

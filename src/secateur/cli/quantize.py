@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from secateur import api
+from secateur.cli import options
 from secateur.cli.calibrate import bars
 from secateur.cli.common import human_bytes, out
 
@@ -26,8 +26,8 @@ Examples:
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="folder or hub id")],
-    save: Annotated[Path, typer.Option("--out", help="folder for the result; must not exist yet")],
+    model: options.Checkpoint,
+    save: options.Result,
     text: Annotated[
         list[str] | None,
         typer.Option(help="text files, folders, JSONL, parquet or hf://owner/name; repeatable; some methods need none"),
@@ -51,16 +51,14 @@ def run(
         str, typer.Option(help="uniform, or share bits out by errors: greedy, dynamic, integer, ..")
     ] = "uniform",
     store: Annotated[Literal["packed", "dense"], typer.Option(help="packed integers, or dequantised")] = "packed",
-    residual: Annotated[
-        int, typer.Option(min=0, help="rank of what makes up for it, stored as a LoRA adapter (EoRA); 0: none")
-    ] = 0,
-    samples: Annotated[int, typer.Option(min=1, help="windows of text")] = 128,
-    length: Annotated[int, typer.Option(min=8, help="tokens per window")] = 512,
-    batch: Annotated[int, typer.Option(min=1, help="windows at a time")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="which windows are drawn")] = 0,
-    device: Annotated[str, typer.Option(help="where blocks compute")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="in what to compute: float32 or bfloat16")] = "float32",
-    overwrite: Annotated[bool, typer.Option(help="replace a checkpoint that is there")] = False,
+    residual: options.Residual = 0,
+    samples: options.Judged = 128,
+    length: options.Length = 512,
+    batch: options.Batch = 4,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    overwrite: options.Overwrite = False,
 ) -> None:
     with bars() as progress:
         api.quantize(

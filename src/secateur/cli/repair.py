@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from secateur import api
+from secateur.cli import options
 from secateur.cli.calibrate import bars
 from secateur.cli.common import out
 
@@ -28,11 +29,11 @@ def run(
     child: Annotated[str, typer.Argument(help="what `secateur prune` wrote")],
     parent: Annotated[str, typer.Option(help="the checkpoint it was cut from")],
     text: Annotated[list[str], typer.Option(help="text files, folders, JSONL, parquet or hf://owner/name; repeatable")],
-    save: Annotated[Path, typer.Option("--out", help="folder for the result; must not exist yet")],
+    save: options.Result,
     samples: Annotated[int, typer.Option(min=2, help="windows of text")] = api.REPAIR_SAMPLES,
-    length: Annotated[int, typer.Option(min=8, help="tokens per window")] = api.REPAIR_LENGTH,
-    batch: Annotated[int, typer.Option(min=1, help="windows at a time")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="which windows are drawn")] = 0,
+    length: options.Length = api.REPAIR_LENGTH,
+    batch: options.Batch = 4,
+    seed: options.Seed = 0,
     damp: Annotated[
         float, typer.Option(min=0, help="pull towards the cut weights, relative to the Gram's scale")
     ] = 1e-2,

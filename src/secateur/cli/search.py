@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from secateur import api
+from secateur.cli import options
 from secateur.cli.calibrate import bars
 from secateur.cli.common import err, human_count, out
 from secateur.cli.plan import Bytes, Params, Revision, Statistics
@@ -43,7 +44,7 @@ _REFRESH = 0.5  # seconds
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="checkpoint folder or hub id")],
+    model: options.Checkpoint,
     text: Annotated[list[str], typer.Option(help="text to measure and distil on: files, folders, hf://owner/name")],
     save: Annotated[Path, typer.Option("--out", help="file for the plan; the record of the search goes beside it")],
     params: Params = None,
@@ -65,7 +66,7 @@ def run(
     samples: Annotated[int, typer.Option(min=1, help="windows to measure on")] = 64,
     lessons: Annotated[int, typer.Option(min=0, help="windows to distil on")] = 64,
     length: Annotated[int, typer.Option(min=8, help="tokens of a window")] = 256,
-    batch: Annotated[int, typer.Option(min=1, help="windows at a time")] = 4,
+    batch: options.Batch = 4,
     initial: Annotated[int, typer.Option(min=1, help="random candidates to begin with")] = 16,
     generations: Annotated[
         int | None, typer.Option(min=0, help="generations [default: 20, with --budget as many as there is time]")
@@ -75,7 +76,7 @@ def run(
     finalists: Annotated[int, typer.Option(min=1, help="candidates that are distilled at the end")] = 4,
     heal: Annotated[str, typer.Option(help="tokens each of them is distilled on; 0 for none")] = "16k",
     repair: Annotated[bool, typer.Option("--repair", help="least squares before the last measurements")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="which windows are drawn, and every random step")] = 0,
+    seed: options.RandomSeed = 0,
     work: Annotated[Path | None, typer.Option(help="journal, statistics, latencies [default: OUT.work]")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="throw away what the work folder holds")] = False,
     table: Annotated[Path | None, typer.Option(help="latency table of this machine, measured when not there")] = None,

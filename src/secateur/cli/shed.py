@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from secateur import api
+from secateur.cli import options
 from secateur.cli.common import err, out
 from secateur.cli.plan import Revision, print_plan
 
@@ -29,17 +30,17 @@ Examples:
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="checkpoint folder or hub id")],
+    model: options.Checkpoint,
     text: Annotated[list[str], typer.Option(help="text to measure on: files, folders, hf://owner/name; repeatable")],
     stages: Annotated[str, typer.Option(help="pool:how many; pools joined with &, stages with +")],
     save: Annotated[Path, typer.Option("--out", help="file for the plan")],
     method: Annotated[str, typer.Option(help="greedy, one-shot, evopress, bonsai, exhaustive")] = "greedy",
     by: Annotated[str, typer.Option(help="what is measured: nll, kl, mse (of logits)")] = "nll",
     group: Annotated[int | None, typer.Option(min=1, help="channels that go together [default: an eighth]")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="windows of text")] = 32,
-    length: Annotated[int, typer.Option(min=8, help="tokens per window")] = 256,
-    batch: Annotated[int, typer.Option(min=1, help="windows at a time")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="which windows are drawn, and every random step")] = 0,
+    samples: options.Samples = 32,
+    length: options.Length = 256,
+    batch: options.Batch = 2,
+    seed: options.RandomSeed = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="in what to compute")] = "float32",
     journal: Annotated[Path | None, typer.Option(help="file from which an interrupted search resumes")] = None,
