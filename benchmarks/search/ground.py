@@ -18,7 +18,7 @@ from secateur.search.stages import Shape, Stage
 
 LENGTH = 256
 #: Windows of held-out text that decide, and fewer that the curve on the way is read on.
-JUDGED, GLANCED = 16, 2
+JUDGED, GLANCED = 32, 4
 #: Axes that are searched where a model has them: those that NVIDIA's search turns.
 AXES = ("hidden", "ffn", "kv_heads", "ssm_heads", "ssm_head_dim", "experts", "expert_ffn")
 

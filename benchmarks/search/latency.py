@@ -31,8 +31,8 @@ from secateur.search.strategies import STRATEGIES
 
 FILE = "search-latency.jsonl"
 TARGETS = ("0.75x", "0.6x")
-CONTEXT, NEW, ROUNDS = 256, 64, 5
-EFFORT = Effort(initial=4, generations=2, offspring=4, tokens=(512,), finalists=1, heal=0)
+CONTEXT, NEW, ROUNDS = 256, 64, 7
+EFFORT = Effort(initial=12, generations=4, offspring=8, tokens=(1024,), finalists=1, heal=0)
 
 
 def units(ground: Ground, seeds: Sequence[int]) -> Iterator[Unit]:

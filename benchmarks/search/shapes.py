@@ -22,10 +22,10 @@ from secateur.search.strategies import STRATEGIES
 
 FILE = "search-shapes.jsonl"
 PARAMS = "60%"
-METHODS = ("uniform", "ten-largest", "evolutionary")
-TOKENS, EVERY = 16_384, 2_048
-EFFORT = Effort(initial=6, generations=5, offspring=6, tokens=(512, 1024), finalists=2, heal=2048)
-SAMPLES, LESSONS = 16, 16
+METHODS = ("uniform", "ten-largest", "minitron", "evolutionary")
+TOKENS, EVERY = 131_072, 8_192
+EFFORT = Effort(initial=16, generations=6, offspring=12, tokens=(1024, 4096), finalists=4, heal=8192)
+SAMPLES, LESSONS = 32, 32
 
 
 def units(ground: Ground, seeds: Sequence[int]) -> Iterator[Unit]:
