@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
+from benchmarks.common.drive import drive
 from benchmarks.common.tables import RESULTS
-from benchmarks.common.units import run_all
+from benchmarks.common.units import Unit
 from benchmarks.depth import blocks, grain
 from benchmarks.depth.ground import Parent
 from benchmarks.halving.bench import Bench
-from benchmarks.halving.run import say
 
-from secateur.errors import SecateurError, UsageError
+from secateur.errors import UsageError
 
 EXPERIMENTS: dict[str, Any] = {"blocks": blocks, "grain": grain}
 
@@ -52,17 +50,14 @@ def parents(settings: argparse.Namespace) -> list[Parent]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    transformers.logging.set_verbosity_error()
     settings = parse(arguments)
-    torch.set_num_threads(1)  # several processes of one thread beat one of several
-    try:
+
+    def experiments() -> Iterator[tuple[str, Iterable[Unit], Path]]:
         for name in settings.experiments:
-            path = settings.results / EXPERIMENTS[name].FILE
-            units = EXPERIMENTS[name].units(parents(settings), settings.seeds)
-            say(f"{name}: {run_all(units, path, settings.work / 'locks', say)} units run, results in {path}")
-    except SecateurError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+            found = EXPERIMENTS[name].units(parents(settings), settings.seeds)
+            yield name, found, settings.results / EXPERIMENTS[name].FILE
+
+    drive(experiments(), settings.work / "locks")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.common import drive
 from benchmarks.parents.data import Rows, find_text, token_bytes, tokenize
 from torch import Tensor
 from torch.nn import functional
@@ -48,8 +48,7 @@ class Bench:
     @cached_property
     def digest(self) -> str:
         """Names the parent's weights in every result."""
-        files = sorted(self.parent.glob("*.safetensors"))
-        return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:12]
+        return drive.digest(self.parent)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:

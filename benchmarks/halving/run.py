@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
+from benchmarks.common.drive import drive
 from benchmarks.common.tables import RESULTS
-from benchmarks.common.units import Unit, run_all
+from benchmarks.common.units import Unit
 from benchmarks.halving import axes, budget, healing, oneshot
 from benchmarks.halving.bench import Bench
-
-from secateur.errors import SecateurError
 
 EXPERIMENTS: dict[str, Any] = {"oneshot": oneshot, "healing": healing, "budget": budget, "axes": axes}
 
@@ -47,9 +42,7 @@ def units(name: str, bench: Bench, settings: argparse.Namespace) -> Iterable[Uni
 
 
 def main(arguments: list[str] | None = None) -> None:
-    transformers.logging.set_verbosity_error()
     settings = parse(arguments)
-    torch.set_num_threads(1)  # several processes of one thread beat one of several
     bench = Bench(
         settings.parent,
         settings.data and Path(settings.data),
@@ -59,18 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
         settings.judge,
         settings.length,
     )
-    try:
-        for name in settings.experiments:
-            path = settings.results / EXPERIMENTS[name].FILE
-            count = run_all(units(name, bench, settings), path, settings.work / "locks", say)
-            say(f"{name}: {count} units run, results in {path}")
-    except SecateurError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-
-
-def say(text: str) -> None:
-    print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
+    found = ((n, units(n, bench, settings), settings.results / EXPERIMENTS[n].FILE) for n in settings.experiments)
+    drive(found, settings.work / "locks")
 
 
 if __name__ == "__main__":

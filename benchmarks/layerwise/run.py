@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
+from benchmarks.common.drive import drive
 from benchmarks.common.tables import RESULTS
-from benchmarks.common.units import Unit, run_all
+from benchmarks.common.units import Unit
 from benchmarks.layerwise.cells import Bench
-
-from secateur.errors import SecateurError
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -53,24 +49,18 @@ def units(family: Any, bench: Bench, settings: argparse.Namespace) -> Iterator[U
 def main(arguments: list[str] | None = None) -> None:
     transformers.logging.set_verbosity_error()
     settings = parse(arguments)
-    torch.set_num_threads(1)
     bench = Bench(
         settings.parent, settings.text, settings.held_out, settings.samples, settings.length, limit=settings.limit,
         window=settings.length,
     )  # fmt: skip
-    try:
+
+    def experiments() -> Iterator[tuple[str, Iterable[Unit], Path]]:
         for name in settings.families:
             family = importlib.import_module(f"benchmarks.layerwise.{name}")
             wanted = (u for u in units(family, bench, settings) if all(word in u.name for word in settings.only))
-            count = run_all(wanted, settings.results / family.FILE, settings.work / "locks", say)
-            say(f"{name}: {count} units run")
-    except SecateurError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+            yield name, wanted, settings.results / family.FILE
 
-
-def say(text: str) -> None:
-    print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
+    drive(experiments(), settings.work / "locks")
 
 
 if __name__ == "__main__":

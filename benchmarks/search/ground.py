@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from benchmarks.common import drive
 
 from secateur.calibration.text import windows_of
 from secateur.model import Model, open_model
@@ -40,8 +41,7 @@ class Ground:
     @cached_property
     def digest(self) -> str:
         """Names the parent's weights in every result."""
-        files = sorted(self.parent.glob("*.safetensors"))
-        return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:12]
+        return drive.digest(self.parent)
 
     @cached_property
     def axes(self) -> list[str]:

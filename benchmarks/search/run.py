@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from datetime import datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
+from benchmarks.common.drive import drive
 from benchmarks.common.tables import RESULTS
-from benchmarks.common.units import run_all
+from benchmarks.common.units import Unit
 from benchmarks.search import latency, shapes
 from benchmarks.search.ground import Ground
 
 import secateur.demo
-from secateur.errors import SecateurError
 
 EMBEDDED = Path(secateur.demo.__file__).parent / "data"
 EXPERIMENTS: dict[str, Any] = {"shapes": shapes, "latency": latency}
@@ -37,24 +34,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    transformers.logging.set_verbosity_error()
     settings = parse(arguments)
-    torch.set_num_threads(1)  # several processes of one thread beat one of several
     ground = Ground(settings.parent, settings.name, tuple(settings.text), tuple(settings.held_out), settings.work)
-    try:
-        for name in settings.experiments:
-            found = EXPERIMENTS[name].units(ground, settings.seeds)
-            wanted = (u for u in found if all(word in u.name for word in settings.only))
-            path = settings.results / EXPERIMENTS[name].FILE
-            count = run_all(wanted, path, settings.work / "locks", say)
-            say(f"{name}: {count} units run, results in {path}")
-    except SecateurError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
+    def wanted(name: str) -> Iterator[Unit]:
+        found = EXPERIMENTS[name].units(ground, settings.seeds)
+        return (u for u in found if all(word in u.name for word in settings.only))
 
-def say(text: str) -> None:
-    print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
+    found = ((n, wanted(n), settings.results / EXPERIMENTS[n].FILE) for n in settings.experiments)
+    drive(found, settings.work / "locks")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.common import drive
 from benchmarks.parents.data import find_text, tokenize
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -41,8 +41,7 @@ class Bench:
     @cached_property
     def digest(self) -> str:
         """Names the parent's weights in every result."""
-        files = sorted(self.parent.glob("*.safetensors"))
-        return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:12]
+        return drive.digest(self.parent)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:

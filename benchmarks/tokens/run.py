@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from datetime import datetime
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
+from benchmarks.common.drive import drive
 from benchmarks.common.tables import RESULTS
-from benchmarks.common.units import done, run_all
+from benchmarks.common.units import Unit, done
 from benchmarks.tokens import clip, quality, schedules
 from benchmarks.tokens.bench import WINDOWS, Bench
 
-from secateur.errors import SecateurError
 from secateur.kernels import fast
 
 EXPERIMENTS: dict[str, Any] = {"quality": quality, "clip": clip, "schedule": schedules}
@@ -38,29 +35,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    transformers.logging.set_verbosity_error()
     settings = parse(arguments)
-    torch.set_num_threads(1)
     bench = Bench(
         settings.parent, settings.name, settings.data and Path(settings.data), settings.work, settings.held_out
     )
-    try:
+
+    def experiments() -> Iterator[tuple[str, Iterable[Unit], Path]]:
         with fast(bench.network):
             for name in settings.experiments:
-                module = EXPERIMENTS[name]
-                path = settings.results / module.FILE
-                units = list(module.units(bench, settings.seeds, settings.prompts))
+                path = settings.results / EXPERIMENTS[name].FILE
+                units = list(EXPERIMENTS[name].units(bench, settings.seeds, settings.prompts))
                 if settings.most is not None:
                     units = [u for u in units if not done(u, path)][: settings.most]
-                count = run_all(units, path, settings.work / "locks", say)
-                say(f"{name}: {count} units run, results in {path}")
-    except SecateurError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+                yield name, units, path
 
-
-def say(text: str) -> None:
-    print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
+    drive(experiments(), settings.work / "locks")
 
 
 if __name__ == "__main__":
