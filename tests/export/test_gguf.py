@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from secateur import api
 from secateur.errors import InexpressibleError, UsageError
 from secateur.export.compressed import CompressedTensors
 from secateur.export.gguf import GGUF, write_gguf
@@ -48,6 +49,16 @@ def test_values_of_a_hybrid(tmp_path: Path) -> None:
     assert tensors["blk.0.ssm_norm.weight"].shape == (2, 64) and tensors["blk.0.ssm_conv1d.weight"].shape == (192, 4)
     assert fields["nemotron_h.attention.head_count_kv"] == [0, 0, 2, 0]
     assert fields["nemotron_h.feed_forward_length"] == [0, 96, 0, 0]
+
+
+def test_what_llama_cpp_computes_otherwise_is_said(tmp_path: Path) -> None:
+    """transformers' nemotron_h raises dt to time_step_min, whatever time_step_limit says."""
+    folder = build("nemotron_h", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    for least, told in ((0.001, True), (0.0, False)):
+        (folder / "config.json").write_text(json.dumps(config | {"time_step_min": least}))
+        notes = api.export(folder, tmp_path / f"{least}.gguf", to="gguf")["notes"]
+        assert any("raises every dt" in n for n in notes) == told
 
 
 def test_rotary_rows_are_reordered_in_pairs(tmp_path: Path) -> None:

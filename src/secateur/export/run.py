@@ -37,6 +37,7 @@ def _gguf(
     done = write_gguf(model, out, type=type or "f16", pre=pre, overwrite=overwrite, progress=progress)
     types = ", ".join(f"{n} {kind}" for kind, n in sorted(done.types.items()))
     notes = [f"architecture {done.architecture}; tensors: {types}", f"tokenizer: {done.tokenizer}"]
+    notes += [f"not computed alike: {why}" for why in done.differences]
     if done.kept:
         notes.append(f"{done.kept} linears keep their packed codes")
     return {"bytes": done.nbytes, "notes": notes}

@@ -18,7 +18,9 @@ class Gguf:
     ``{E}`` in the anatomy's name: the experts' matrices are stacked.
     ``fields``: key below the architecture's name -> expression over axis sizes and config fields.
     ``per_layer``: key -> kind of sub-block -> expression; 0 for layers without such a sub-block.
-    ``when``: condition under which this is the architecture. ``rules``: what llama.cpp takes for granted.
+    ``when``: condition under which this is the architecture. ``rules``: what llama.cpp takes for granted; a model for
+    which one fails is refused. ``alike``: where one fails the file is written, and it is said what llama.cpp computes
+    otherwise than transformers.
     """
 
     arch: str
@@ -27,3 +29,4 @@ class Gguf:
     when: str = "True"
     per_layer: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    alike: tuple[Rule, ...] = ()

@@ -98,6 +98,10 @@ _SSM2 = {
     "ssm.time_step_rank": "g*h",
     "ssm.group_count": "g",
 }
+_DT_MIN = Rule(
+    "time_step_min is None or time_step_min == 0",
+    "transformers raises every dt of a Mamba layer to time_step_min, llama.cpp takes it as it is",
+)
 _DEFAULT_ROPE = Rule("rope_parameters['rope_type'] == 'default'", "only plain rotary embeddings are written")
 _TWICE_1 = Rule("c1 == 2*d", "it knows Mamba-1 with an inner size of twice the hidden size only")
 _NO_SLIDING = Rule("not sliding_window", "a sliding window is not written")
@@ -219,6 +223,7 @@ GGUF: Mapping[str, tuple[Gguf, ...]] = {
                 "rope.scaling.finetuned": "False",
             },
             per_layer={"attention.head_count_kv": {"attention": "k"}, "feed_forward_length": {"mlp": "f"}},
+            alike=(_DT_MIN,),
         ),
     ),
     "granitemoehybrid": (

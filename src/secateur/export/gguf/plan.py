@@ -77,6 +77,12 @@ def planned(anatomy: Anatomy, said: Gguf) -> list[Made]:
     return [made for (layer, pattern), decls in groups.items() for made in _places(values, said, layer, pattern, decls)]
 
 
+def differences(anatomy: Anatomy, said: Gguf) -> tuple[str, ...]:
+    """What llama.cpp computes otherwise than transformers does."""
+    values = Values(anatomy)
+    return tuple(rule.why for rule in said.alike if not expr.evaluate(rule.expr, values))
+
+
 def _places(values: Values, said: Gguf, layer: int | None, pattern: str, decls: list[TensorDecl]) -> Iterator[Made]:
     if pattern not in said.tensors:
         raise InexpressibleError(

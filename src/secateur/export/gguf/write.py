@@ -19,7 +19,7 @@ from secateur.checkpoint.files import disk_error
 from secateur.errors import CheckpointError, InexpressibleError, UsageError
 from secateur.export.gguf.declaration import Gguf
 from secateur.export.gguf.families import GGUF
-from secateur.export.gguf.plan import Made, Values, fields, planned
+from secateur.export.gguf.plan import Made, Values, differences, fields, planned
 from secateur.export.gguf.tokenizer import add_tokenizer
 from secateur.export.gguf.types import check_type, coded, kept_codes, type_of
 from secateur.model import Model
@@ -31,7 +31,8 @@ _PER_ENTRY = {"f32": 4, "f16": 2, "bf16": 2}
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What lies in the file. ``types``: type -> tensors; ``kept``: linears whose packed codes were taken over."""
+    """What lies in the file. ``types``: type -> tensors; ``kept``: linears whose packed codes were taken over;
+    ``differences``: what llama.cpp computes otherwise than transformers."""
 
     path: Path
     architecture: str
@@ -39,6 +40,7 @@ class Written:
     types: dict[str, int]
     kept: int
     tokenizer: str
+    differences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def write_gguf(
         partial.unlink(missing_ok=True)
     types = dict(Counter(e.type for e in entries))
     kept = sum(e.bits is not None for e in entries)
-    return Written(out, said.arch, out.stat().st_size, types, kept, tokenizer)
+    return Written(out, said.arch, out.stat().st_size, types, kept, tokenizer, differences(model.anatomy, said))
 
 
 def _entry(model: Model, made: Made, wanted: str) -> _Entry:
