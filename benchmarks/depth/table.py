@@ -14,7 +14,7 @@ from benchmarks.common.units import read
 from benchmarks.depth import blocks, grain
 from benchmarks.depth.ground import SHARES, count
 
-_SAME = 1e-9
+_SAME = 1e-7
 """KL in nats by which two choices of equal worth may differ."""
 
 

@@ -1,5 +1,5 @@
-"""Experiment 2, headline: the 45% shape trained from random weights on three quarters of the parent's token budget, on
-the parent's own schedule (its whole budget, 12 M tokens, did not fit into the time there was)."""
+"""Experiment 2, headline: the 45% shape trained from random weights on the parent's whole token budget, on the parent's
+own schedule."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.halving.shapes import sizes
 from benchmarks.parents import train
 
 FILE = "halving-budget.jsonl"
-TOKENS = 9_000_000
+TOKENS = 12_000_000
 _FIELDS = {"ssm_heads": "mamba_num_heads", "ffn": "intermediate_size"}
 
 

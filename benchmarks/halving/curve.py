@@ -10,6 +10,7 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 460, 60, 170, 20, 46
 COLOURS = {
     "pruned + KD": "#0b6e4f",
     "pruned + KD, long": "#3fb68b",
+    "pruned + KD, longer": "#8fd9bd",
     "pruned + CE": "#c8553d",
     "scratch + CE": "#5b6c8f",
     "scratch + KD": "#8d6bb0",

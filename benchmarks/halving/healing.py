@@ -29,9 +29,10 @@ RUNS: dict[str, tuple[str, float, float]] = {
     "scratch + CE": ("scratch", 1.0, 3e-3),
     "scratch + KD": ("scratch", 0.0, 3e-3),
     "pruned + KD, long": ("pruned", 0.0, 2e-3),
+    "pruned + KD, longer": ("pruned", 0.0, 2e-3),
 }
 TOKENS, EVERY = 307_200, 102_400
-LONGER = {"pruned + KD, long": 921_600}
+LONGER = {"pruned + KD, long": 921_600, "pruned + KD, longer": 2_457_600}
 
 
 def units(bench: Bench, seeds: Sequence[int], shapes: Sequence[str]) -> Iterator[Unit]:

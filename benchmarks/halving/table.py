@@ -58,10 +58,11 @@ def headline(lines: list[Line], long: list[Line]) -> str:
     """Tokens that prune + KD took to the loss of the same shape from scratch on the whole budget."""
     if not long:
         return "The long run from scratch has not ended."
-    budget_tokens, rows = long[0]["settings"]["tokens"], []
+    budget_tokens, rows = max(line["settings"]["tokens"] for line in long), []
+    long = pick(long, tokens=budget_tokens)
     target = statistics.mean(values(long, "loss"))
     points = long[0]["result"]["curve"] + [[budget_tokens, long[0]["result"]["loss"]]]
-    for line in (*pick(lines, run="pruned + KD"), *pick(lines, run="pruned + KD, long")):
+    for line in (line for run in healing.RUNS if run.startswith("pruned + KD") for line in pick(lines, run=run)):
         tokens, result = line["settings"]["tokens"], line["result"]
         same = first_below(points, result["loss"])
         took = first_below(result["curve"], target)
