@@ -18,6 +18,10 @@ from benchmarks.search import latency, shapes
 Line = dict[str, Any]
 
 
+#: Strategies that search, against rules that do not.
+SEARCHED = ("minitron", "evolutionary")
+
+
 def compared(lines: list[Line]) -> str:
     """Every parent and method: what the winner is worth straight after the cut and after equal healing."""
     rows = []
@@ -35,13 +39,13 @@ def compared(lines: list[Line]) -> str:
 def saved(lines: list[Line]) -> str:
     """How much healing the searched shape saves against each baseline, and what the search cost beside it."""
     rows = []
-    for line in pick(lines, method="evolutionary"):
+    for line in (line for method in SEARCHED for line in pick(lines, method=method)):
         mine, settings = line["result"], line["settings"]
         for baseline in ("ten-largest", "uniform"):
             for other in pick(lines, parent=settings["parent"], seed=settings["seed"], method=baseline):
                 its = other["result"]
                 tokens = first_at(mine["curve"], its["curve"][-1][1])
-                cells = [f"{settings['parent']}, seed {settings['seed']}", baseline]
+                cells = [f"{settings['parent']}, {settings['method']}, seed {settings['seed']}", baseline]
                 rows.append([*cells, f"{mine['kl']:.3f} / {its['kl']:.3f}", *_worth(mine, tokens, settings["tokens"])])
     head = ["parent", "against", "KL healed, ours / theirs", "ours is there after", "search / healing saved"]
     return table(head, rows)

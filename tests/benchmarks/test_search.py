@@ -31,8 +31,8 @@ def test_tables_say_what_a_search_costs_and_saves(tmp_path: Path) -> None:
     (tmp_path / latency.FILE).write_text(json.dumps(timed) + "\n")
     text = table.sections(tmp_path)
     # 30 seconds of search against 40 seconds x 200 of 400 tokens spared
-    assert "| tiny, seed 0 | ten-largest | 0.100 / 0.200 | 200 of 400 tokens | 1.5 |" in text
-    assert "| tiny, seed 0 | uniform | 0.100 / 0.050 | never | nothing saved |" in text
+    assert "| tiny, evolutionary, seed 0 | ten-largest | 0.100 / 0.200 | 200 of 400 tokens | 1.5 |" in text
+    assert "| tiny, evolutionary, seed 0 | uniform | 0.100 / 0.050 | never | nothing saved |" in text
     assert "| evolutionary: zero-shot / healed | +0.50 | 1 |" in text
     assert "| tiny, seed 0 | 0.60 | 0.590 | 0.630 | +5.0% |" in text
     assert "not run" in table.sections(tmp_path / "empty")
