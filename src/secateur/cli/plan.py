@@ -130,7 +130,8 @@ def from_options(
         gone = parse_indices(drop, "--drop-layers")
         beyond = [i for i in gone if i >= model.anatomy.n_layers]
         if beyond:
-            raise UsageError(f"--drop-layers {beyond}: the layers are 0 to {model.anatomy.n_layers - 1}")
+            last = model.anatomy.n_layers - 1
+            raise UsageError(f"--drop-layers {drop[:80]}: no layer {beyond[0]}; the layers are 0 to {last}")
         layers = [i for i in range(model.anatomy.n_layers) if i not in gone]
         if not layers:
             raise UsageError("--drop-layers names every layer; keep at least one")
