@@ -114,7 +114,7 @@ def remove(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["calibrate", "repair", "distill", *(pytest.param(n, marks=pytest.mark.long) for n in ("prune", "eval"))]
+    "name", ["calibrate", "distill", *(pytest.param(n, marks=pytest.mark.long) for n in ("prune", "repair", "eval"))]
 )
 def test_killed_anywhere_and_run_again(name: str, stages: dict[str, Stage], place: Place) -> None:
     stage, draw = stages[name], random.Random(name)

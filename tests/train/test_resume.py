@@ -86,8 +86,8 @@ def test_two_processes_give_the_curve_of_one(llama: Family, tmp_path: Path) -> N
     assert json.loads((tmp_path / "two" / "secateur.json").read_text())["processes"] == 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param("llama", marks=pytest.mark.long), "hybrid"])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["llama", "hybrid"])
 def test_fsdp_gives_the_curve_of_one_and_resumes(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     family: Family = request.getfixturevalue(name)
     one = tiny.heal(family.child, family.parent, family.text, tmp_path / "one", warmup=None)
