@@ -107,7 +107,8 @@ class Gram:
         return self._sweeps[key]
 
     def _factor(self, damp: float, order: torch.Tensor) -> torch.Tensor:
-        """As :func:`inverse_factor`, of the inputs in ``order``; with few matrices of this size at a time."""
+        """U of the inputs in ``order``. From H = R R^T, R upper triangular (Cholesky from the last row up), U = R^-1: one
+        factorisation instead of two with an inverse between them, and few matrices of this size at a time."""
         last = order.flip(0)
         h = self.matrix.index_select(0, last)
         h = h.index_select(1, last)
@@ -159,16 +160,6 @@ def spd_inverse(h: torch.Tensor) -> torch.Tensor:
     """Inverse of a symmetric positive definite ``h`` (..., d, d). Raises UsageError when it is none."""
     inverse: torch.Tensor = torch.cholesky_inverse(_cholesky(h))
     return inverse
-
-
-def inverse_factor(h: torch.Tensor) -> torch.Tensor:
-    """U (d, d), upper triangular with a positive diagonal, h^-1 = U^T U. Raises UsageError when ``h`` is not positive
-    definite.
-
-    From h = R R^T with R upper triangular (Cholesky from the last row up) U = R^-1: one factorisation instead of two
-    with an inverse between them.
-    """
-    return upper_inverse(_cholesky(h.flip(0, 1)).flip(0, 1))
 
 
 def upper_inverse(r: torch.Tensor) -> torch.Tensor:

@@ -87,9 +87,9 @@ def fit(
     w: Tensor, form: Format, *, search: Search = "minmax", weights: Tensor | None = None, dtype: torch.dtype
 ) -> Grid:
     """The grid of groups ``w`` (..., g). ``weights`` (..., g) or (g,): C_jj for ``search="gram"``."""
-    best = _grid(w.amin(-1).clamp(max=0), w.amax(-1).clamp(min=0), form, dtype)
+    low, high = w.amin(-1).clamp(max=0), w.amax(-1).clamp(min=0)
     if search == "minmax":
-        return best
+        return _grid(low, high, form, dtype)
     narrow = w if dtype == torch.float64 else w.float()  # losses of a file's weights need no more to be compared
     flat, judge = narrow.reshape(-1, w.shape[-1]), None
     if search == "gram" and weights is not None:
@@ -100,7 +100,7 @@ def fit(
         part = slice(at, at + rows)
         shares[part] = _least_share(flat[part], form, dtype, None if judge is None else judge[part])
     shares = shares.reshape(w.shape[:-1])
-    return _grid(w.amin(-1).clamp(max=0) * shares, w.amax(-1).clamp(min=0) * shares, form, dtype)
+    return _grid(low * shares, high * shares, form, dtype)
 
 
 def _least_share(w: Tensor, form: Format, dtype: torch.dtype, weights: Tensor | None) -> Tensor:
