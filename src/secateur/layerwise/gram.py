@@ -107,8 +107,10 @@ class Gram:
         return self._sweeps[key]
 
     def _factor(self, damp: float, order: torch.Tensor) -> torch.Tensor:
-        """U of the inputs in ``order``. From H = R R^T, R upper triangular (Cholesky from the last row up), U = R^-1: one
-        factorisation instead of two with an inverse between them, and few matrices of this size at a time."""
+        """U of the inputs in ``order``: H = R R^T with R upper triangular (Cholesky from the last row up), U = R^-1.
+
+        One factorisation instead of two with an inverse between them, and few matrices of this size at a time.
+        """
         last = order.flip(0)
         h = self.matrix.index_select(0, last)
         h = h.index_select(1, last)
