@@ -51,7 +51,15 @@ def test_the_loudest_inputs_come_first_and_the_factor_is_kept() -> None:
     assert not torch.equal(gram.sweep(0.1, loudest=True), upper)
 
 
-def test_energy_is_the_error_of_losing_all() -> None:
-    gram, w = Gram.of(inputs(100, 20)), torch.randn(7, 20, dtype=torch.float64)
-    assert gram.energy(w) == pytest.approx(gram.error(w), rel=1e-12)
-    assert gram.energy(w.float()) == pytest.approx(gram.error(w), rel=1e-5)
+def test_an_error_is_that_of_the_outputs() -> None:
+    x, w = inputs(100, 20), torch.randn(7, 20, dtype=torch.float64)
+    want = float((x @ w.T).square().sum())
+    assert Gram.of(x).error(w) == pytest.approx(want, rel=1e-12)
+    assert Gram.of(x).error(w.float()) == pytest.approx(want, rel=1e-5)
+
+
+def test_of_a_diagonal_inputs_are_uncorrelated() -> None:
+    squares, w = torch.rand(20, dtype=torch.float64), torch.randn(7, 20, dtype=torch.float64)
+    alone, full = Gram(squares, 9), Gram(torch.diag(squares), 9)
+    assert alone.width == full.width and torch.equal(alone.diagonal, full.diagonal)
+    assert alone.error(w) == pytest.approx(full.error(w), rel=1e-12)

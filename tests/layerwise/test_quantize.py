@@ -39,7 +39,7 @@ def test_what_every_method_returns(name, dtype):
     found = run(name, made, bits=3, group=16)
     assert found.weight.shape == made.weight.shape and found.weight.dtype == torch.float64
     assert torch.equal(found.weight, found.weight.to(dtype).double()), "not what a file of this dtype can hold"
-    assert found.error == pytest.approx(made.gram.error(made.weight - found.weight), rel=1e-9)
+    assert found.error == pytest.approx(made.gram.error(made.weight - found.weight), rel=1e-5)
     assert 0 < found.nbytes < made.weight.numel() * dtype.itemsize
     again = run(name, made, bits=3, group=16)
     assert torch.equal(found.weight, again.weight)

@@ -24,7 +24,7 @@ class Unfit(SecateurError):  # noqa: N818  # no failure of the run: the linear s
 
 
 Needs = Literal["nothing", "diagonal", "gram"]
-"""What a method reads: weights only, the squared norm of each input (``gram.matrix.diagonal()``), or all of it."""
+"""What a method reads: weights only, the squared norm of each input (``gram.diagonal``), or all of it."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,15 @@ class Problem:
     @property
     def energy(self) -> float:
         """tr(W C W^T): what errors are relative to."""
-        return self.gram.energy(self.weight.to(self.working))
+        return self.gram.error(self.weight.to(self.working))
+
+    def error(self, weight: torch.Tensor) -> float:
+        """tr((W - W') C (W - W')^T) of another weight (m, d)."""
+        return self.gram.error((self.weight - weight).to(self.working))
 
     @property
     def working(self) -> torch.dtype:
-        """What column sweeps compute in: float32, unless the file holds more than that."""
+        """What column sweeps and errors are computed in: float32, unless the file holds more than that."""
         return torch.float64 if self.dtype == torch.float64 else torch.float32
 
 
@@ -73,7 +77,7 @@ class Solution:
     @classmethod
     def of(cls, problem: Problem, weight: torch.Tensor, *, nbytes: int, **parts: torch.Tensor) -> Solution:
         """With the error that the Gram predicts."""
-        return cls(weight, parts, problem.gram.error(problem.weight - weight), nbytes)
+        return cls(weight, parts, problem.error(weight), nbytes)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import ctypes
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -207,11 +207,10 @@ def _judge(line: Line, problem: Problem, solution: Solution, stored: torch.Tenso
     delta = problem.weight - stored
     if problem.gram.tokens and (energy := problem.energy) > 0:
         wide = problem.dtype in (torch.float32, torch.float64)
-        line.predicted = (solution.error if wide else problem.gram.error(delta)) / energy
+        line.predicted = (solution.error if wide else problem.error(stored)) / energy
     if inputs is not None and inputs.numel():
         x = inputs.cpu().to(torch.promote_types(inputs.dtype, torch.float32))
-        want = float((x @ problem.weight.to(x.dtype).T).double().square().sum())
-        lost = float((x @ delta.to(x.dtype).T).double().square().sum())
+        want, lost = (float((x @ w.to(x.dtype).T).square_().sum(dtype=torch.float64)) for w in (problem.weight, delta))
         line.measured = lost / want if want > 0 else None
 
 
@@ -233,11 +232,12 @@ class Pools:
         pooled = self._pool(place.role)
         if pooled.tokens > own.tokens:
             note = f"the expert got {own.tokens} tokens: solved on the {pooled.tokens} of all experts"
-            return Gram(pooled.matrix, pooled.tokens, note)
+            return replace(pooled, note=note)
         if pooled.tokens:
             return own
         note = "no expert got a token: solved as if inputs were white, which is magnitude"
-        return Gram(torch.eye(own.width, dtype=torch.float64), 0, note)
+        white = torch.ones_like(own.diagonal)
+        return Gram(white if own.matrix.ndim == 1 else torch.diag(white), 0, note)
 
     def _own(self, key: Key) -> Gram | None:
         """The Gram of a linear, the same object for neighbours that read one input: they share its factors."""

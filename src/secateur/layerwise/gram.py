@@ -27,7 +27,8 @@ _SMALL, _BLOCK = 128, 256
 
 @dataclass
 class Gram:
-    """``matrix`` (d, d) float64, summed over ``tokens`` tokens. ``note``: where it comes from, when not as usual."""
+    """``matrix`` (d, d) float64, summed over ``tokens`` tokens; (d,) where only its diagonal is known and inputs are
+    taken for uncorrelated. ``note``: where it comes from, when not as usual."""
 
     matrix: torch.Tensor
     tokens: int = 0
@@ -61,10 +62,15 @@ class Gram:
         """The Gram of both texts."""
         return Gram(self.matrix + other.matrix, self.tokens + other.tokens, self.note or other.note)
 
+    @property
+    def diagonal(self) -> torch.Tensor:
+        """Squared norm of each input, (d,)."""
+        return self.matrix if self.matrix.ndim == 1 else self.matrix.diagonal()
+
     @cached_property
     def dead(self) -> torch.Tensor:
         """Inputs that were zero in every token, bool (d,). Read it when nothing is added any more."""
-        return self.matrix.diagonal() == 0
+        return self.diagonal == 0
 
     def damped(self, damp: float = DAMP) -> torch.Tensor:
         """H = C + damp * mean(diag C) * I, with 1 on the diagonal of dead inputs; a fresh (d, d) float64.
@@ -77,14 +83,13 @@ class Gram:
 
     def _diagonal(self, damp: float) -> torch.Tensor:
         """That of H, (d,)."""
-        diagonal = self.matrix.diagonal()
-        mean = float(diagonal.mean())
+        mean = float(self.diagonal.mean())
         if not math.isfinite(mean):
             raise UsageError(
                 "the calibration text makes a layer's activations overflow: no layer-wise method can use that",
                 hint="compute in a wider dtype (--dtype float32), or use other text",
             )
-        return torch.where(self.dead, 1.0, diagonal + damp * mean)
+        return torch.where(self.dead, 1.0, self.diagonal + damp * mean)
 
     def inverse(self, damp: float = DAMP) -> torch.Tensor:
         """H^-1 (d, d), symmetric; see :func:`spd_inverse`."""
@@ -122,24 +127,14 @@ class Gram:
         return upper_inverse(r)
 
     def error(self, delta: torch.Tensor) -> float:
-        """tr(delta C delta^T): squared error of the outputs when the weight changes by ``delta`` (m, d); nan without a
-        Gram."""
+        """tr(delta C delta^T): squared error of the outputs when the weight changes by ``delta`` (m, d), multiplied in
+        its dtype, summed in float64; nan without a Gram."""
         if not self.width:
             return math.nan
-        d = delta.double()
-        return float(((d @ self.matrix) * d).sum())
-
-    def energy(self, weight: torch.Tensor) -> float:
-        """tr(W C W^T): squared outputs of ``weight`` (m, d), in its dtype: nothing cancels here as it does in an
-        error; nan without a Gram."""
-        if not self.width:
-            return math.nan
-        return float(((weight @ self.matrix.to(weight.dtype)) * weight).sum(dtype=torch.float64))
-
-    def row_errors(self, delta: torch.Tensor) -> torch.Tensor:
-        """The same for each output, (m,)."""
-        d = delta.double()
-        return ((d @ self.matrix) * d).sum(1)
+        matrix = self.matrix.to(delta.dtype)
+        if matrix.ndim == 1:
+            return float((delta.square() @ matrix).sum(dtype=torch.float64))
+        return float((delta @ matrix).mul_(delta).sum(dtype=torch.float64))
 
 
 def add_upper(matrix: torch.Tensor, x: torch.Tensor) -> None:
@@ -193,6 +188,6 @@ def _cholesky(h: torch.Tensor) -> torch.Tensor:
     return lower
 
 
-def gram_bytes(width: int) -> int:
-    """Memory of one Gram of ``width`` inputs."""
-    return 8 * width * width
+def gram_bytes(width: int, *, diagonal: bool = False) -> int:
+    """Memory of one Gram of ``width`` inputs, or of its diagonal."""
+    return 8 * width * (1 if diagonal else width)

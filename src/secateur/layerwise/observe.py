@@ -2,7 +2,7 @@
 
 State, in the walker's sense, until the layer is edited: ``"<i>/matrix"`` (d, d) float64 of which the upper blocks are
 filled (see ``add_upper``), or (d,) where a method needs the diagonal only, and ``"<i>/tokens"``. The last batch judges:
-its inputs are kept instead of summed, so that the error a Gram predicts can be measured on text it was not made from.
+some of its inputs are kept instead of summed, so that the error a Gram predicts can be measured on text it was not made from.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from secateur.layerwise.base import Needs
 from secateur.layerwise.gram import Gram, add_upper, mirrored
 from secateur.layerwise.places import Place, places
 from secateur.layerwise.watch import Watch
+
+_JUDGES = 256
+"""Tokens of the last batch whose inputs are kept: enough for an error's second digit."""
 
 Key = tuple[str, int]
 """A linear: name of its tensor on disk, which matrix of it."""
@@ -137,7 +140,8 @@ class Grams:
             self.state[matrix] = torch.zeros(size, dtype=torch.float64, device=x.device)
             self.state[tokens] = torch.zeros(1, dtype=torch.float64, device=x.device)
         if self.batches > 1 and self._calls == self.batches:
-            self.judged[gram] = torch.cat([self.judged[gram], x]) if gram in self.judged else x.clone()
+            some = x[:: max(1, len(x) // _JUDGES)]
+            self.judged[gram] = torch.cat([self.judged[gram], some]) if gram in self.judged else some.clone()
             return
         if self.needs == "diagonal":
             self.state[matrix] += wide.square().sum(0, dtype=torch.float64)
@@ -152,7 +156,7 @@ class Grams:
             return None
         matrix = self.state[f"{at}/matrix"].cpu()
         tokens = int(self.state[f"{at}/tokens"])
-        return Gram(torch.diag(matrix) if matrix.ndim == 1 else mirrored(matrix), tokens)
+        return Gram(matrix if matrix.ndim == 1 else mirrored(matrix), tokens)
 
     def keys(self, name: str) -> list[Key]:
         """The matrices of one tensor that ran."""

@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from secateur.calibration.walker import Layer, walk
 from secateur.checkpoint import require_space
 from secateur.errors import UsageError
 from secateur.export.adapter import composed
-from secateur.layerwise.base import Method
+from secateur.layerwise.base import Method, Needs
 from secateur.layerwise.engine import Dense, Engine, Storage, is_main
 from secateur.layerwise.gram import gram_bytes
 from secateur.layerwise.observe import Grams
@@ -89,7 +90,7 @@ def compress(
     require_space(out, 2 * model.weights.total_bytes)
     every = survey(model)
     begin(work, _identity(model, windows, method, settings, job), restart=job.restart)
-    memory = gram_memory(model, every) if windows is not None else 0
+    memory = gram_memory(model, every, method.needs) if windows is not None else 0
     if job.note is not None and memory:
         job.note(f"Gram matrices will take at most {memory / 1e6:,.1f} MB at a time")
     engine = _solved(model, windows, every, chosen, method, work, job, progress)
@@ -116,14 +117,15 @@ def survey(model: Model) -> list[list[Place]]:
     return found
 
 
-def gram_memory(model: Model, every: Sequence[Sequence[Place]] | None = None) -> int:
+def gram_memory(model: Model, every: Sequence[Sequence[Place]] | None = None, needs: Needs = "gram") -> int:
     """Bytes that Grams take at most at a time: those of one layer, and those of weights that layers share.
 
     An upper bound, told before any text is read: linears that will turn out to read one input are counted apart.
     """
     each = [[(p, *_counted(p, model)) for p in layer] for layer in (every or survey(model))]
-    shared = {p.name: n * gram_bytes(d) for layer in each for p, n, d in layer if p.shared}
-    own = [sum(n * gram_bytes(d) for p, n, d in layer if not p.shared) for layer in each]
+    size = partial(gram_bytes, diagonal=needs == "diagonal")
+    shared = {p.name: n * size(d) for layer in each for p, n, d in layer if p.shared}
+    own = [sum(n * size(d) for p, n, d in layer if not p.shared) for layer in each]
     return sum(shared.values()) + max(own, default=0)
 
 

@@ -59,7 +59,7 @@ def solution(problem: Problem, chosen: LowRank, formula: Factorise) -> Solution:
     found = formula(problem.weight, problem.gram.matrix, rank)
     left, right = found.left.to(problem.dtype), found.right.to(problem.dtype)
     weight = multiplied(left, right)
-    error = problem.gram.error(problem.weight - weight)
+    error = problem.error(weight)
     return Solution(
         weight, {"left": left, "right": right}, error, rank * (m + d) * problem.dtype.itemsize, {"rank": rank}
     )

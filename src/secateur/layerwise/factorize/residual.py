@@ -45,7 +45,7 @@ def corrected(problem: Problem, solution: Solution, rank: int) -> Solution:
     return Solution(
         weight,
         {**solution.parts, LEFT: left, RIGHT: right, BASE: base},
-        problem.gram.error(problem.weight - weight),
+        problem.error(weight),
         solution.nbytes + found.rank * (m + d) * problem.dtype.itemsize,
         {**solution.notes, "residual": found.rank, "error before it": solution.error},
     )

@@ -63,8 +63,9 @@ def better_codes(weight: Tensor, grid: Grid, codes: Tensor, h: Tensor) -> Tensor
     value = _values(grid, codes).T.contiguous()
     pull = ((weight - value.T) @ h).T.contiguous()  # (d, m): [(w - w') H]_j
     for j in range(d):
-        column = Grid(grid.scale[:, j // width], grid.zero[:, j // width], grid.low, grid.high)
-        new = column.snap((value[j] + pull[j] / h[j, j])[:, None])[:, 0]
+        if j % width == 0:
+            snap = grid.column(j // width, value.dtype)
+        new = snap(value[j] + pull[j] / h[j, j])
         pull -= torch.outer(h[j], new - value[j])
         value[j] = new
     return codes_of(value.T, grid)

@@ -11,6 +11,7 @@ groups end, so the blocked sweep equals the plain one; the prediction of the err
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,23 +76,24 @@ def _aligned(width: int) -> int:
 
 def _static(grid: Grid, order: Tensor, width: int, dtype: torch.dtype) -> Settle:
     groups = (order // width).tolist()
-    scale, zero = grid.scale.T.to(dtype), grid.zero.T.to(dtype)
-    columns = [Grid(s.contiguous(), z.contiguous(), grid.low, grid.high) for s, z in zip(scale, zero, strict=True)]
-    return lambda j, rest: columns[groups[j]].snap(rest[0][:, None])[:, 0]
+    columns = [grid.column(g, dtype) for g in range(grid.scale.shape[1])]
+    return lambda j, rest: columns[groups[j]](rest[0])
 
 
 def _moving(problem: Problem, grid: Grid, form: Format, search: Search, width: int) -> Settle:
     """Fills ``grid`` as the sweep goes."""
-    loud = problem.gram.matrix.diagonal()
+    loud = problem.gram.diagonal
+    snap: Callable[[Tensor], Tensor] = torch.clone
 
     def settle(j: int, rest: Tensor) -> Tensor:
-        g = j // width
+        nonlocal snap
         if j % width == 0:
+            g = j // width
             weights = loud[j : j + width] if search == "gram" else None
             found = fit(rest[:width].T.double(), form, search=search, weights=weights, dtype=problem.dtype)
             grid.scale[:, g], grid.zero[:, g] = found.scale, found.zero
-        column = Grid(grid.scale[:, g], grid.zero[:, g], grid.low, grid.high)
-        return column.snap(rest[0][:, None])[:, 0]
+            snap = grid.column(g, rest.dtype)
+        return snap(rest[0])
 
     return settle
 

@@ -53,7 +53,7 @@ def solve(problem: Problem, settings: Settings) -> Solution:
     nbytes = (m * d * settings.bits + 7) // 8 + scale.numel() * problem.dtype.itemsize
     parts = {"codes": codes.to(torch.int16), "scale": scale[..., 0].to(problem.dtype), "signs": signs.to(torch.int8)}
     notes = {"bits": settings.bits, "group": size, "vector": vector, "seed": settings.seed}
-    return Solution(weight, parts, problem.gram.error(problem.weight - weight), nbytes, notes)
+    return Solution(weight, parts, problem.error(weight), nbytes, notes)
 
 
 def snap(u: Tensor, bits: int, vector: int) -> tuple[Tensor, Tensor]:

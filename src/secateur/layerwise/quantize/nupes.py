@@ -5,8 +5,7 @@
 a < 1 puts levels close together near 0, where most weights lie. One exponent a layer, the one with the least error of
 the layer, tr((W - W') C (W - W')^T), or of the weights where no text was read; then the column sweep of GPTQ on that
 grid. Shapes: W (m, d), s (m, groups). Difference from known code: the paper learns exponent and weights by gradients;
-here the exponent is searched for on a grid, then by golden
-section, and the weights follow from the Gram.
+here the exponent is searched for on a grid, then by golden section, and the weights follow from the Gram.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def solve(problem: Problem, settings: Settings) -> Solution:
     nbytes = (m * d * settings.bits + 7) // 8 + scale.numel() * problem.dtype.itemsize
     parts = {"codes": codes.to(torch.int16), "scale": scale.to(problem.dtype), "levels": levels}
     notes = {"bits": settings.bits, "group": form.width(d), "exponent": round(exponent, 4)}
-    return Solution(stored, parts, problem.gram.error(problem.weight - stored), nbytes, notes)
+    return Solution(stored, parts, problem.error(stored), nbytes, notes)
 
 
 def scales(blocks: Tensor, levels: Tensor, dtype: torch.dtype) -> Tensor:

@@ -29,7 +29,7 @@ def solve(problem: Problem, settings: Settings) -> Solution:
     m, d = weight.shape
     nbytes = (m * d + 7) // 8 + (m + d) * problem.dtype.itemsize
     parts = {"sign": sign.to(torch.int8), "left": left, "right": right}
-    return Solution(weight, parts, problem.gram.error(problem.weight - weight), nbytes, {"bits": 1})
+    return Solution(weight, parts, problem.error(weight), nbytes, {"bits": 1})
 
 
 def rank_one(size: Tensor) -> tuple[Tensor, Tensor]:

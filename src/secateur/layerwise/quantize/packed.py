@@ -26,7 +26,7 @@ def solution(problem: Problem, codes: Tensor, grid: Grid, form: Format, **notes:
     weight = dense(parts).double()
     nbytes = packed_bytes(m, d, groups, form, problem.dtype.itemsize)
     noted = {"bits": form.bits, "group": d // groups if form.group else 0, "symmetric": form.symmetric, **notes}
-    return Solution(weight, parts, problem.gram.error(problem.weight - weight), nbytes, noted)
+    return Solution(weight, parts, problem.error(weight), nbytes, noted)
 
 
 def dense(parts: dict[str, Tensor]) -> Tensor:

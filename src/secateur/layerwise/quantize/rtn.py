@@ -43,7 +43,7 @@ def grid_of(problem: Problem, form: Format, search: Search) -> Grid:
         raise UsageError("--search gram looks at activations, and no text is given", hint="give it with --text")
     m, d = problem.weight.shape
     blocks = problem.weight.reshape(m, -1, form.width(d))
-    weights = problem.gram.matrix.diagonal().reshape(blocks.shape[1:]) if search == "gram" else None
+    weights = problem.gram.diagonal.reshape(blocks.shape[1:]) if search == "gram" else None
     return fit(blocks, form, search=search, weights=weights, dtype=problem.dtype)
 
 
