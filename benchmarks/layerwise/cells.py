@@ -14,7 +14,7 @@ from typing import Any
 from secateur import api
 from secateur.calibration.text import windows_of
 from secateur.layerwise.base import Method
-from secateur.layerwise.run import Job, compress
+from secateur.layerwise.run import Job, Sequential, compress
 from secateur.layerwise.write import read_audit
 from secateur.model import Model, open_model
 
@@ -34,12 +34,14 @@ class Cell:
     seeded: bool = True
 
 
-def cell(step: str, label: str, level: str, method: Method, tier: int = 0, **options: Any) -> Cell:
+def cell(
+    step: str, label: str, level: str, method: Method, tier: int = 0, sequential: Sequential = "layer", **options: Any
+) -> Cell:
     """A method of a registry with some options."""
     settings = method.configure(**options)
 
     def make(parent: Model, windows: Any, out: Path, batch: int) -> object:
-        return compress(parent, windows, out, method, settings, Job(step=step, batch=batch))
+        return compress(parent, windows, out, method, settings, Job(step=step, batch=batch, sequential=sequential))
 
     return Cell(label, level, make, tier, method.needs != "nothing")
 

@@ -22,7 +22,7 @@ def cells() -> Iterator[Cell]:
     for level in LEVELS[:3]:
         bits = int(level.partition(" ")[0])
 
-        def row(label: str, name: str, tier: int = 0, level: str = level, bits: int = bits, **options: object) -> Cell:
+        def row(label: str, name: str, tier: int = 0, level: str = level, bits: int = bits, **options: Any) -> Cell:
             return cell("quantize", label, level, QUANTIZE[name], tier, bits=bits, **options)
 
         yield row("rtn, min-max", "rtn", search="minmax")
@@ -32,6 +32,7 @@ def cells() -> Iterator[Cell]:
         yield row("nupes", "nupes", 1)
         yield row("gptq, columns as they are", "gptq", 1, order="none")
         yield row("gptq", "gptq")
+        yield row("gptq, linear by linear", "gptq", 1, sequential="linear")
         yield row("decoupleq", "decoupleq")
         yield row("obq", "obq", 2)
         yield mixed(level, bits)
@@ -48,5 +49,5 @@ def mixed(level: str, bits: int) -> Cell:
     return Cell("gptq, mixed bits", level, make, 1)
 
 
-ROWS = ("rtn, min-max", "rtn", "bct", "higgs", "nupes", "gptq, columns as they are", "gptq", "obq", "decoupleq",
-        "gptq, mixed bits", "onebit")  # fmt: skip
+ROWS = ("rtn, min-max", "rtn", "bct", "higgs", "nupes", "gptq, columns as they are", "gptq", "gptq, linear by linear",
+        "obq", "decoupleq", "gptq, mixed bits", "onebit")  # fmt: skip

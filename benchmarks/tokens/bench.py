@@ -54,11 +54,11 @@ class Bench:
         self.work.mkdir(parents=True, exist_ok=True)
         return torch.from_numpy(tokenize(files, self.tokenizer, self.work).astype("int64"))
 
-    def windows(self, prompt: int, seed: int, *, train: bool = False) -> Tensor:
-        """(windows, prompt + AFTER), at random places."""
+    def windows(self, prompt: int, seed: int, *, train: bool = False, times: int = 1) -> Tensor:
+        """(windows, prompt + AFTER), at random places; ``times`` as many as WINDOWS says."""
         ids, length = self.ids(train), prompt + AFTER
         draw = torch.Generator().manual_seed(1000 * prompt + seed + (500 if train else 0))
-        starts = torch.randint(len(ids) - length, (WINDOWS[prompt],), generator=draw)
+        starts = torch.randint(len(ids) - length, (times * WINDOWS[prompt],), generator=draw)
         return torch.stack([ids[s : s + length] for s in starts.tolist()])
 
     @lru_cache(maxsize=1)  # noqa: B019
@@ -67,5 +67,6 @@ class Bench:
         return [everywhere(self.network, b[:, :prompt]) for b in self.judge(prompt, seed).batches]
 
     @lru_cache(maxsize=1)  # noqa: B019  the units of one length and seed come one after the other
-    def judge(self, prompt: int, seed: int, train: bool = False) -> Judge:
-        return judge(self.network, self.windows(prompt, seed, train=train), prompt, batch=2 if prompt > 1024 else 4)
+    def judge(self, prompt: int, seed: int, train: bool = False, times: int = 1) -> Judge:
+        windows = self.windows(prompt, seed, train=train, times=times)
+        return judge(self.network, windows, prompt, batch=2 if prompt > 1024 else 4)

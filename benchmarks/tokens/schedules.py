@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.common.units import Unit
-from benchmarks.tokens.bench import Bench
+from benchmarks.tokens.bench import WINDOWS, Bench
 
 from secateur.tokens.calibrated import calibrate
 from secateur.tokens.settings import TokenReduction
 
 FILE = "tokens-schedules.jsonl"
-TRIALS = 12
+TRIALS, TIMES = 16, 4
+"""Trials of a search; windows, as a multiple of what methods are compared on: schedules differ by less."""
 METHODS = ("utrc",)
 
 
@@ -20,7 +21,7 @@ def units(bench: Bench, seeds: Iterable[int], prompts: Iterable[int]) -> Iterabl
     return [
         Unit(
             {"parent": bench.name, "weights": bench.digest, "method": method, "flops": share, "prompt": prompt,
-             "seed": seed, "trials": TRIALS},
+             "seed": seed, "trials": TRIALS, "windows": TIMES * WINDOWS[prompt]},
             lambda method=method, share=share, prompt=prompt, seed=seed: measured(bench, method, share, prompt, seed),
         )
         for prompt in prompts
@@ -33,8 +34,8 @@ def units(bench: Bench, seeds: Iterable[int], prompts: Iterable[int]) -> Iterabl
 def measured(bench: Bench, method: Any, share: float, prompt: int, seed: int) -> dict[str, Any]:
     """Searched on training windows of the seed, compared on held-out windows of the seed."""
     asked = TokenReduction(method=method, flops=share, seed=seed)
-    found = calibrate(bench.judge(prompt, seed, True), asked, trials=TRIALS, seed=seed)
-    judge = bench.judge(prompt, seed)
+    found = calibrate(bench.judge(prompt, seed, True, TIMES), asked, trials=TRIALS, seed=seed)
+    judge = bench.judge(prompt, seed, False, TIMES)
     ours, paper = judge.score(found.asked), judge.score(asked)
     return {
         "kl": ours.kl, "loss": ours.loss, "paper_kl": paper.kl, "paper_loss": paper.loss, "full": ours.full,

@@ -10,8 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from secateur.calibration.experts import fused
 from secateur.calibration.walker import Layer, walk
+from secateur.layerwise.base import Problem
 from secateur.layerwise.engine import Engine
+from secateur.layerwise.observe import Grams
 from secateur.layerwise.run import Job, compress, gram_memory, survey
 from secateur.layerwise.sparsify import SPARSIFY
 from secateur.model import open_model
@@ -91,8 +94,6 @@ def test_later_layers_are_calibrated_on_compressed_ones(name: str, parents: dict
 
 def test_memory_is_told_beforehand_and_is_enough(parents: dict[str, Parent]) -> None:
     """The bound holds for what one layer's Grams really take."""
-    from secateur.layerwise.observe import Grams
-
     for name in ("llama", "granitemoehybrid", "recurrent_gemma"):
         model = open_model(parents[name].folder)
         seen: list[int] = []
@@ -106,3 +107,37 @@ def test_memory_is_told_beforehand_and_is_enough(parents: dict[str, Parent]) -> 
         with double_precision():
             walk(model, [ids()], [grams], dtype=torch.float64, edit=edit)
         assert 0 < max(seen) <= gram_memory(model)
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, *OTHERS])
+def test_solved_in_turn_a_linear_is_solved_on_what_it_reads_in_the_child(
+    name: str, parents: dict[str, Parent], tmp_path: Path
+) -> None:
+    """With every linear before it compressed, its inputs are the child's, so the child's own Grams give its weights.
+    Layers of routed experts are solved as ever."""
+    model, method, checked, routed = open_model(parents[name].folder), SPARSIFY["wanda"], 0, 0
+    windows = torch.randint(3, 97, (6, 24), generator=torch.Generator().manual_seed(3))
+    with double_precision():
+        job = Job(step="sparsify", batch=2, dtype=torch.float64, sequential="linear")
+        compress(model, windows, tmp_path / "out", method, method.configure(), job)
+        child = open_model(tmp_path / "out")
+        grams = Grams("diagonal", 3, lambda p: not p.shared)
+
+        def edit(layer: Layer) -> bool:
+            nonlocal checked, routed
+            routed += fused(layer) is not None
+            for place in grams.places if fused(layer) is None else ():
+                old, new = (place.matrices(m.read(place.name)) for m in (model, child))
+                for i in range(len(old)):
+                    gram = grams.gram((place.name, i))
+                    assert gram is not None and gram.tokens == 4 * 24
+                    wanted = method.solve(Problem(place.name, old[i].double(), gram), method.configure())
+                    assert torch.equal(wanted.weight, new[i].double()), place.name
+                    checked += 1
+            grams.forget()
+            return False
+
+        walk(child, list(windows.split(2)), [grams], dtype=torch.float64, edit=edit)
+    lines = json.loads((tmp_path / "out" / "secateur.json").read_text())["audit"]["linears"]
+    assert all(line["measured"] is not None for line in lines if line["action"] == "done" and line["tokens"])
+    assert checked or routed == model.anatomy.n_layers

@@ -263,3 +263,36 @@ def test_it_is_a_step_of_a_recipe(tmp_path: Path) -> None:
     assert [d.runs for d in run_recipe(alone)] == [True]
     assert read_audit(tmp_path / "out" / "sparsify")["summary"]["sparsified"] == 28
     assert [d.runs for d in run_recipe(alone)] == [False]
+
+
+def test_linears_in_turn_take_one_process_and_a_known_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = open_model(tiny.parent(tmp_path / "parent"))
+    for job, word in ((Job(step="", sequential="block"), "block"), (Job(step="", sequential="linear"), "one process")):  # type: ignore[arg-type]
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+        with pytest.raises(UsageError, match=word):
+            compress(model, windows(), tmp_path / "out", WANDA, WANDA.configure(), job)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_one_batch_raises_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches that run side by side are all given up, and the same call goes on from there."""
+    model = open_model(tiny.parent(tmp_path / "parent"))
+    plain, left = Engine.in_turn, [9]
+
+    def fails(self: Engine, said: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        plain(self, said)
+
+    job = Job(step="sparsify", batch=2, sequential="linear")
+    monkeypatch.setattr(journal, "EVERY_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "in_turn", fails)
+        with pytest.raises(KeyboardInterrupt):
+            compress(model, windows(), tmp_path / "out", SPARSEGPT, SPARSEGPT.configure(), job)
+    compress(model, windows(), tmp_path / "out", SPARSEGPT, SPARSEGPT.configure(), job)
+    compress(model, windows(), tmp_path / "whole", SPARSEGPT, SPARSEGPT.configure(), job)
+    left_off, whole = tensors(tmp_path / "out"), tensors(tmp_path / "whole")
+    assert all(torch.equal(left_off[n], whole[n]) for n in whole)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from secateur.api.common import Progress, Source, Text, open
 from secateur.api.cut import REPAIR_LENGTH, REPAIR_SAMPLES, prune, repair
-from secateur.api.judge import evaluate, reduce_tokens, report, verify
+from secateur.api.judge import evaluate, report, verify
 from secateur.api.layerwise import export, factorize, quantize, sparsify
 from secateur.api.shape import calibrate, cost, plan, search, shed
+from secateur.api.tokens import reduce_tokens, schedule
 from secateur.api.train import distill
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "reduce_tokens",
     "repair",
     "report",
+    "schedule",
     "search",
     "shed",
     "sparsify",

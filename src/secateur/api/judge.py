@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from secateur.evaluation.equality import Equality
     from secateur.evaluation.results import Settings as Measuring
     from secateur.reporting import Collected
-    from secateur.tokens.runtime import Reducing
     from secateur.tokens.settings import TokenReduction
 
 
@@ -71,32 +70,6 @@ def evaluate(
     if path is not None:
         write_json(path, found)
     return found
-
-
-def reduce_tokens(
-    network: Any,
-    reduction: TokenReduction | None = None,
-    *,
-    flops: float | None = None,
-    prompt: int | None = None,
-    **settings: Any,
-) -> contextlib.AbstractContextManager[Reducing]:
-    """Let ``network``, a loaded transformers causal model, read prompts with fewer tokens inside a ``with`` block:
-    ``with sc.reduce_tokens(model, flops=0.8): model.generate(**inputs)``. Afterwards it is as before.
-
-    ``reduction``: a :class:`TokenReduction`; else ``flops``, the share of a prompt's operations that is left, and other
-    fields of it (method, locations, ...); else what :meth:`TokenReduction.save` left beside the model's checkpoint.
-    ``prompt``: only so many first tokens of a pass count as prompt. See :mod:`secateur.tokens.runtime`.
-    """
-    from secateur.tokens.runtime import reduce_tokens as run
-    from secateur.tokens.settings import TokenReduction as Asked
-
-    if reduction is not None and (flops is not None or settings):
-        raise UsageError("reduce_tokens: a reduction and settings of one are given; expected one of them")
-    if reduction is None:
-        said = flops is not None or bool(settings)
-        reduction = Asked(flops=flops, **settings) if said else Asked.load(network.config.name_or_path)
-    return run(network, reduction, prompt=prompt)
 
 
 def verify(parent: Source, child: Source, *, tokens: int = 48, seed: int = 0) -> Equality:

@@ -26,6 +26,7 @@ def quantize(
     samples: int = 128,
     length: int = 512,
     batch: int = 4,
+    sequential: str = "layer",
     seed: int = 0,
     device: str = "cpu",
     dtype: str = "float32",
@@ -39,15 +40,19 @@ def quantize(
     whole rows). ``allocate``: "uniform", or a solver (greedy, dynamic, ..) that shares out ``bits`` on average by the
     errors they cost. ``store``: "packed" is a compressed-tensors checkpoint, in which what no loader takes packed is
     dequantised; "dense" stores all so. ``residual``: rank of a low-rank correction (EoRA), stored as a LoRA adapter in
-    ``out``/adapter; 0: none. ``text`` as in :func:`calibrate`; rtn, higgs, bct and onebit need none. Memory: one layer.
-    Other keyword arguments are the method's own: symmetric, search, order, damp, ...
+    ``out``/adapter; 0: none. ``text`` as in :func:`calibrate`; rtn, higgs, bct and onebit need none. Memory: one layer;
+    ``sequential="linear"`` takes half the forward passes and holds all text in a block. Other keyword arguments are the
+    method's own: symmetric, search, order, damp, ...
 
     Raises UsageError for what does not fit together, before anything is computed.
     """
     from secateur.layerwise.quantize.run import quantize as run
 
     with opening(model) as opened:
-        windows, job, about = _layerwise(opened, text, samples, length, seed, batch, device, dtype, overwrite, residual)
+        windows, job, about = _layerwise(
+            opened, text, samples, length, seed, device, dtype,
+            batch=batch, sequential=sequential, overwrite=overwrite, residual=residual,
+        )  # fmt: skip
         return run(
             opened, windows, Path(out), method, job, bits=bits, store=store, allocate=allocate, about=about,
             progress=progress, group=group, **options,
@@ -65,6 +70,7 @@ def sparsify(
     samples: int = 128,
     length: int = 512,
     batch: int = 4,
+    sequential: str = "layer",
     seed: int = 0,
     device: str = "cpu",
     dtype: str = "float32",
@@ -78,8 +84,9 @@ def sparsify(
     ``method``: magnitude, wanda, sparsegpt, obc, mrp, swap, chita or block. ``pattern``: "50%" of all entries go, or
     "2:4", two of every four neighbouring inputs stay. ``text`` as in :func:`calibrate`; magnitude needs none; the last
     ``batch`` of windows judges and is not fitted. ``residual``: rank of a low-rank correction (EoRA), stored as a LoRA
-    adapter in ``out``/adapter; 0: none. ``note``: told what the run will take. Memory: one layer. Other keyword
-    arguments are the method's own. An interrupted run resumes by the same call. :func:`distill` keeps zeros.
+    adapter in ``out``/adapter; 0: none. ``note``: told what the run will take. Memory: one layer;
+    ``sequential="linear"`` takes half the forward passes and holds all text in a block. Other keyword arguments are the
+    method's own. An interrupted run resumes by the same call. :func:`distill` keeps zeros.
 
     Raises UsageError for what does not fit together, before anything is computed.
     """
@@ -92,7 +99,10 @@ def sparsify(
     chosen = find(SPARSIFY, method, "sparsify")
     settings = chosen.configure(pattern=pattern, **options)
     with opening(model) as opened:
-        windows, job, about = _layerwise(opened, text, samples, length, seed, batch, device, dtype, overwrite, residual)
+        windows, job, about = _layerwise(
+            opened, text, samples, length, seed, device, dtype,
+            batch=batch, sequential=sequential, overwrite=overwrite, residual=residual,
+        )  # fmt: skip
         job = replace(job, step="sparsify", note=note)
         return compress(opened, windows, Path(out), chosen, settings, job, about=about, progress=progress)
 
@@ -110,6 +120,7 @@ def factorize(
     samples: int = 128,
     length: int = 512,
     batch: int = 4,
+    sequential: str = "layer",
     seed: int = 0,
     device: str = "cpu",
     dtype: str = "float32",
@@ -123,14 +134,17 @@ def factorize(
     smaller standard checkpoints where the config can say so. ``ratio``: part of a linear's parameters to keep (0.8), or
     ``rank``: the same for all. ``allocate``: "uniform", or a solver (greedy, dynamic, ..) that shares ranks out by what
     they cost. ``store``: "dense" multiplies the factors out; "factors" writes a packed folder (``secateur expand``).
-    ``text`` as in :func:`calibrate`; svd needs none. Memory: one layer. Other keyword arguments are the method's own.
+    ``text`` as in :func:`calibrate`; svd needs none. Memory: one layer; ``sequential="linear"`` takes half the forward
+    passes and holds all text in a block. Other keyword arguments are the method's own.
 
     Raises UsageError for what does not fit together, before anything is computed.
     """
     from secateur.layerwise.factorize.run import factorize as run
 
     with opening(model) as opened:
-        windows, job, about = _layerwise(opened, text, samples, length, seed, batch, device, dtype, overwrite)
+        windows, job, about = _layerwise(
+            opened, text, samples, length, seed, device, dtype, batch=batch, sequential=sequential, overwrite=overwrite
+        )
         return run(
             opened, windows, Path(out), method, job, store=store, allocate=allocate, about=about, progress=progress,
             ratio=ratio, rank=rank, **options,
@@ -161,10 +175,9 @@ def export(
 
 
 def _layerwise(
-    model: Model, text: Text | None, samples: int, length: int, seed: int, batch: int, device: str, dtype: str,
-    overwrite: bool, residual: int = 0,
-) -> tuple[Any, Any, dict[str, Any]]:  # fmt: skip
-    """(windows or None, job, what the record says of the text) of a layer-wise method."""
+    model: Model, text: Text | None, samples: int, length: int, seed: int, device: str, dtype: str, **how: Any
+) -> tuple[Any, Any, dict[str, Any]]:
+    """(windows or None, job, what the record says of the text) of a layer-wise method; ``how``: fields of the job."""
     from secateur.calibration.text import windows_of
     from secateur.evaluation.load import DTYPES, Place
     from secateur.layerwise.run import Job
@@ -172,7 +185,5 @@ def _layerwise(
     place = Place(device, dtype).resolved()  # type: ignore[arg-type]  # resolved() judges it
     texts = texts_of(text) if text is not None else []
     windows = windows_of(model, texts, samples=samples, length=length, seed=seed) if texts else None
-    job = Job(
-        step="", batch=batch, dtype=DTYPES[place.dtype], device=place.device, overwrite=overwrite, residual=residual
-    )
+    job = Job(step="", dtype=DTYPES[place.dtype], device=place.device, **how)
     return windows, job, {"text": list(map(str, texts)), "seed": seed}

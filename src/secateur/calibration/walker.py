@@ -27,6 +27,7 @@ from secateur.anatomy.anatomy import Anatomy
 from secateur.calibration.journal import WalkJournal
 from secateur.calibration.ranks import add_up, rank_and_world
 from secateur.calibration.skeleton import Skeleton, quiet
+from secateur.calibration.together import Together
 from secateur.errors import UsageError
 from secateur.kernels import fast
 from secateur.model import Model
@@ -122,6 +123,7 @@ def walk(
     device: str = "cpu",
     edit: Edit | None = None,
     changed: Mapping[str, torch.Tensor] | None = None,
+    together: Together | None = None,
     journal: Path | None = None,
     keep: bool = False,
     hidden: MutableSequence[torch.Tensor] | None = None,
@@ -130,9 +132,11 @@ def walk(
     """Stream ``batches`` (token ids, each (batch, tokens)) through the model.
 
     ``changed``: on-disk names and tensors that stand in for those on disk from now on; an edit may add to it and
-    reload its layer. ``journal``: a folder from which an interrupted walk resumes at the layer it was in; with ``keep``
-    the finished walk stays in it. ``hidden``: an empty list for the hidden states, where they shall not be in memory
-    (see :mod:`secateur.calibration.spill`). Raises UsageError without batches.
+    reload its layer. ``together``: batches run through a block side by side, for an observer that lets each wait for
+    the others; memory then holds what all of them have open in one block. ``journal``: a folder from which an
+    interrupted walk resumes at the layer it was in; with ``keep`` the finished walk stays in it. ``hidden``: an empty
+    list for the hidden states, where they shall not be in memory (see :mod:`secateur.calibration.spill`). Raises
+    UsageError without batches.
     """
     if not batches:
         raise UsageError("no calibration text: the walker got no batch")
@@ -143,7 +147,7 @@ def walk(
     total = model.anatomy.n_layers * len(mine)
     for index in range(start, model.anatomy.n_layers):
         with stream.loaded(index) as layer:
-            _one_layer(layer, stream, observers, edit)
+            _one_layer(layer, stream, observers, edit, together)
         if book is not None:
             book.save(index + 1, stream.hidden)
         if progress is not None:
@@ -176,6 +180,18 @@ class Stream:
         finally:
             self.skeleton.free(index)
 
+    def runs(self, layer: Layer, together: Together | None) -> list[Callable[[], torch.Tensor]]:
+        """What gives the layer's output for each batch: by running it, or all of them side by side with the first."""
+
+        def run(b: int) -> torch.Tensor:
+            return self.calls.run(layer.block, layer.index, b, self.hidden[b])
+
+        alone = [functools.partial(run, b) for b in range(len(self.hidden))]
+        if together is None:
+            return list(alone)
+        outputs = iter(together.run(alone))
+        return [functools.partial(next, outputs) for _ in alone]
+
     @torch.no_grad()
     def advance(self, layer: Layer) -> None:
         """Replace the hidden states by the layer's outputs."""
@@ -203,13 +219,15 @@ def open_stream(
 
 
 @torch.no_grad()
-def _one_layer(layer: Layer, stream: Stream, observers: Sequence[Observer], edit: Edit | None) -> None:
+def _one_layer(
+    layer: Layer, stream: Stream, observers: Sequence[Observer], edit: Edit | None, together: Together | None
+) -> None:
     handles = [h for o in observers for h in o.attach(layer)]
     after: list[torch.Tensor] = []
     try:
-        for b, before in enumerate(stream.hidden):
+        for b, (before, run) in enumerate(zip(stream.hidden, stream.runs(layer, together), strict=True)):
             try:
-                out = stream.calls.run(layer.block, layer.index, b, before)
+                out = run()
             except Enough:
                 if edit is None or len(observers) > 1:
                     raise

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from secateur import api
 from secateur.cli.common import err, human_bytes, human_count, out, print_json
+from secateur.tokens.settings import TokenReduction
 
 NAME = "eval"
 HELP = """Measure loss, perplexity and bits per byte on text; with a parent also KL, JS and top-1 agreement.
@@ -42,8 +43,11 @@ Fast = Annotated[bool, typer.Option("--fast", help="run recurrent layers on the 
 Speed = Annotated[bool, typer.Option("--speed", help="measure speed and peak memory, in turns with the parent")]
 Rounds = Annotated[int, typer.Option(min=1, help="rounds of --speed")]
 ReduceTokens = Annotated[
-    float | None,
-    typer.Option(help="measure every model with reduced prompts as well, at this share of their operations: 0.8"),
+    str | None,
+    typer.Option(
+        help="measure every model with reduced prompts as well: at this share of their operations (0.8), or as "
+        "`secateur schedule --save` left it in this folder"
+    ),
 ]
 Stream = Annotated[
     bool | None,
@@ -78,7 +82,7 @@ def run(
     with progress() as told:
         found = api.evaluate(
             models, text, parent=parent, limit=limit, window=window, stride=stride, batch=batch, samples=samples,
-            device=device, dtype=dtype, fast=fast, speed=speed, rounds=rounds, reduce_tokens=reduce_tokens,
+            device=device, dtype=dtype, fast=fast, speed=speed, rounds=rounds, reduce_tokens=_reduction(reduce_tokens),
             stream=stream, journal=journal, spill=spill, out=save, progress=told,
         )  # fmt: skip
     if json:
@@ -89,6 +93,16 @@ def run(
         out.print(
             f"results written to {save}; a page of them: secateur report {save} --out report.html", soft_wrap=True
         )
+
+
+def _reduction(said: str | None) -> TokenReduction | float | None:
+    """A share, or what lies in a folder."""
+    if said is None:
+        return None
+    try:
+        return float(said)
+    except ValueError:
+        return TokenReduction.load(said)
 
 
 @contextmanager

@@ -45,6 +45,7 @@ def run(
     samples: options.Judged = 128,
     length: options.Length = 512,
     batch: options.Batch = 4,
+    sequential: options.Sequential = "layer",
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
@@ -53,7 +54,8 @@ def run(
     with bars() as progress:
         api.factorize(
             model, save, text=text, method=method, ratio=ratio, rank=rank, allocate=allocate, store=store, alpha=alpha,
-            on_outputs=on_outputs, samples=samples, length=length, batch=batch, seed=seed, device=device, dtype=dtype,
+            on_outputs=on_outputs, samples=samples, length=length, batch=batch, sequential=sequential,
+            seed=seed, device=device, dtype=dtype,
             overwrite=overwrite, progress=progress,
         )  # fmt: skip
     from secateur.cli.sparsify import print_audit

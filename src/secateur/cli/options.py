@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,6 +18,10 @@ Seed = Annotated[int, typer.Option(min=0, help="which windows are drawn")]
 RandomSeed = Annotated[int, typer.Option(min=0, help="which windows are drawn, and every random step")]
 Device = Annotated[str, typer.Option(help="where blocks compute")]
 Dtype = Annotated[str, typer.Option(help="in what to compute: float32 or bfloat16")]
+Sequential = Annotated[
+    Literal["layer", "linear"],
+    typer.Option(help="linear: each is solved behind compressed ones; half the forward passes, all text in memory"),
+]
 Residual = Annotated[
     int, typer.Option(min=0, help="rank of what makes up for it, stored as a LoRA adapter (EoRA); 0: none")
 ]

@@ -55,6 +55,7 @@ def run(
     samples: options.Judged = 128,
     length: options.Length = 512,
     batch: options.Batch = 4,
+    sequential: options.Sequential = "layer",
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
@@ -64,7 +65,8 @@ def run(
         api.quantize(
             model, save, text=text, method=method, bits=bits, group=group, symmetric=False if asymmetric else None,
             search=search, order=order, damp=damp, allocate=allocate, store=store, residual=residual,
-            samples=samples, length=length, batch=batch, seed=seed, device=device, dtype=dtype, overwrite=overwrite,
+            samples=samples, length=length, batch=batch, sequential=sequential,
+            seed=seed, device=device, dtype=dtype, overwrite=overwrite,
             progress=progress,
         )  # fmt: skip
     print_stored(json.loads((save / "secateur.json").read_text(encoding="utf-8")))

@@ -52,6 +52,7 @@ def run(
     samples: options.Judged = 128,
     length: options.Length = 512,
     batch: options.Batch = 4,
+    sequential: options.Sequential = "layer",
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
@@ -61,7 +62,8 @@ def run(
         api.sparsify(
             model, save, text=text, method=method, pattern=pattern, scope=scope, variant=variant, start=start,
             swaps=swaps, rounds=rounds, block=block, rows=rows, columns=columns, damp=damp, residual=residual,
-            samples=samples, length=length, batch=batch, seed=seed, device=device, dtype=dtype, overwrite=overwrite,
+            samples=samples, length=length, batch=batch, sequential=sequential,
+            seed=seed, device=device, dtype=dtype, overwrite=overwrite,
             progress=progress, note=lambda text: err.print(text, soft_wrap=True),
         )  # fmt: skip
     from secateur.layerwise.write import read_audit

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from secateur.calibration.walker import Layer, reduce_states
+from secateur.errors import LayoutError
 from secateur.layerwise.base import Method, Problem, Solution, Unfit
 from secateur.layerwise.gram import Gram
 from secateur.layerwise.observe import Grams, Key
@@ -88,11 +89,13 @@ class Engine:
     choose: Callable[[Place], tuple[Method, Any] | str]
     storage: Storage = field(default_factory=Dense)
     changed: dict[str, torch.Tensor] = field(default_factory=dict)
+    _early: Solved | None = None
 
     def edit(self, layer: Layer) -> bool:
-        """Solve, store and load one layer's linears."""
+        """Solve, store and load one layer's linears; those that :meth:`in_turn` solved are only stored."""
         reduce_states([self.grams])
-        mine = self.solve(self.grams, self.grams.places, f"layer-{layer.index:05d}")
+        early, self._early = self._early, None
+        mine = self.solve(self.grams, self.grams.places, f"layer-{layer.index:05d}", early)
         self.grams.forget()
         give_back()
         if mine:
@@ -102,26 +105,43 @@ class Engine:
                 del self.changed[name]
         return bool(mine)
 
-    def solve(self, grams: Grams, places: Sequence[Place], file: str) -> dict[str, torch.Tensor]:
-        """New dense tensors of ``places`` by on-disk name; what storage makes of them and the audit go to ``file``."""
-        dense: dict[str, torch.Tensor] = {}
-        stored: dict[str, torch.Tensor] = {}
-        parents: dict[str, str] = {}
-        lines: list[Line] = []
-        pools = Pools(grams, places)
+    def in_turn(self, said: Sequence[Place]) -> None:
+        """Solve the linear whose product all batches are about to compute, which then is one with the new weight."""
+        place = said[0]
+        if any(p.name != place.name for p in said):
+            raise LayoutError(f"one batch comes to {place.name!r} when another comes elsewhere")
+        if self._early is None:
+            self._early = Solved(Pools(self.grams, self.grams.places))
+        weight = self._settle(place, self.grams, self._early)
+        if weight is not None:
+            parameter: Any = place.module
+            parameter._parameters[place.attribute].data.copy_(weight)
+
+    def solve(
+        self, grams: Grams, places: Sequence[Place], file: str, early: Solved | None = None
+    ) -> dict[str, torch.Tensor]:
+        """New dense tensors of ``places`` by on-disk name, but for those solved ``early``; what storage makes of all
+        and the audit go to ``file``."""
+        solved, dense = early or Solved(Pools(grams, places)), {}
         for place in places:
-            chosen = self.choose(place)
-            if isinstance(chosen, str):
-                lines.append(Line(place.name, None, "left", chosen))
-                continue
-            weight, solutions = self._solve(place, *chosen, grams, pools, lines)
-            if any(solutions):
+            if place.name not in solved.lines and (weight := self._settle(place, grams, solved)) is not None:
                 dense[place.name] = weight
-                parts = self.storage.tensors(place, solutions, weight)
-                stored |= parts
-                parents |= dict.fromkeys(parts, place.name)
-        self._save(file, stored, parents, lines)
+        self._save(file, solved.stored, solved.parents, [line for p in places for line in solved.lines[p.name]])
         return dense
+
+    def _settle(self, place: Place, grams: Grams, solved: Solved) -> torch.Tensor | None:
+        """The new dense tensor of a place, None where it stays; everything else about it goes to ``solved``."""
+        lines, chosen = solved.lines.setdefault(place.name, []), self.choose(place)
+        if isinstance(chosen, str):
+            lines.append(Line(place.name, None, "left", chosen))
+            return None
+        weight, solutions = self._solve(place, *chosen, grams, solved.pools, lines)
+        if not any(solutions):
+            return None
+        parts = self.storage.tensors(place, solutions, weight)
+        solved.stored |= parts
+        solved.parents |= dict.fromkeys(parts, place.name)
+        return weight
 
     def _solve(
         self, place: Place, method: Method, settings: Any, grams: Grams, pools: Pools, lines: list[Line]
@@ -212,6 +232,16 @@ def _judge(line: Line, problem: Problem, solution: Solution, stored: torch.Tenso
         x = inputs.cpu().to(torch.promote_types(inputs.dtype, torch.float32))
         want, lost = (float((x @ w.to(x.dtype).T).square_().sum(dtype=torch.float64)) for w in (problem.weight, delta))
         line.measured = lost / want if want > 0 else None
+
+
+@dataclass
+class Solved:
+    """What is known of a layer's linears so far: tensors as they are stored, whose they are, lines of the audit."""
+
+    pools: Pools
+    stored: dict[str, torch.Tensor] = field(default_factory=dict)
+    parents: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, list[Line]] = field(default_factory=dict)
 
 
 class Pools:

@@ -2,7 +2,8 @@
 
 State, in the walker's sense, until the layer is edited: ``"<i>/matrix"`` (d, d) float64 of which the upper blocks are
 filled (see ``add_upper``), or (d,) where a method needs the diagonal only, and ``"<i>/tokens"``. The last batch judges:
-some of its inputs are kept instead of summed, so that the error a Gram predicts can be measured on text it was not made from.
+some of its inputs are kept instead of summed, so that the error a Gram predicts can be measured on text it was not
+made from.
 """
 
 from __future__ import annotations
@@ -32,24 +33,35 @@ Key = tuple[str, int]
 @dataclass
 class _Call:
     """One run of the block: which inputs were met so far. Inputs are held, so that no other takes their address.
-    ``products``: how many were seen."""
+    ``products``: how many were seen; ``met``: places where other batches were waited for."""
 
     seen: dict[tuple[Any, ...], str] = field(default_factory=dict)
     held: list[torch.Tensor] = field(default_factory=list)
     products: int = 0
+    met: set[str] = field(default_factory=set)
 
 
 class Grams:
     """Observes the linears of every layer, or those that ``wanted`` names.
 
     ``brief``: from the second batch on a block without experts is left at its last watched product (see Enough).
+    ``wait``: called with a place when a batch is about to compute its first product with it, for batches that run side
+    by side (see Together): when it returns, all batches have been seen there and the weight may have changed in place.
+    Not called in layers with routed experts.
     """
 
     def __init__(
-        self, needs: Needs, batches: int, wanted: Callable[[Place], bool] = lambda place: True, *, brief: bool = False
+        self,
+        needs: Needs,
+        batches: int,
+        wanted: Callable[[Place], bool] = lambda place: True,
+        *,
+        brief: bool = False,
+        wait: Callable[[Place], None] | None = None,
     ) -> None:
         self.state: dict[str, torch.Tensor] = {}
         self.needs, self.batches, self.wanted, self.brief = needs, batches, wanted, brief
+        self.wait, self._routed = wait, False
         self._all: int | None = None
         self.places: list[Place] = []
         self.judged: dict[str, torch.Tensor] = {}
@@ -71,6 +83,7 @@ class Grams:
             if place.module is not None:
                 handles.append(Watch(place.module, place.attribute, self._look(place)))
         experts, routed = fused(layer), [p for p in self.places if p.role in ("first", "second")]
+        self._routed = bool(routed)
         self._counts = self.brief and not routed
         if experts is not None and routed:
             handles.append(experts.register_forward_pre_hook(lambda m, args: self._experts(m, routed, *args)))
@@ -94,12 +107,22 @@ class Grams:
                     self._note((place.name, i), each)
             else:
                 self._note((place.name, 0), x)
+            self._meet(place)
             self._call.products += 1
             if self._call.products == self._all:
                 self._call = _Call()
                 raise Enough
 
         return note
+
+    def _meet(self, place: Place) -> None:
+        """Let the other batches come here too."""
+        if self.wait is None or self._routed or place.name in self._call.met:
+            return
+        self._call.met.add(place.name)
+        mine = self._call, self._calls
+        self.wait(place)
+        self._call, self._calls = mine
 
     @torch.no_grad()
     def _experts(
@@ -128,12 +151,13 @@ class Grams:
             return
         if leader != key:
             raise LayoutError(f"{key[0]!r} and {leader[0]!r} read one input in one batch and two in another")
+        if self.wait is not None:  # as many calls as batches are open: each holds its last input alone
+            self._call.seen, self._call.held = {}, []
         self._call.seen[identity] = gram
         self._call.held.append(x)
         self._add(gram, x.detach().reshape(-1, x.shape[-1]))
 
     def _add(self, gram: str, x: torch.Tensor) -> None:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
         matrix, tokens = f"{gram}/matrix", f"{gram}/tokens"
         if matrix not in self.state:
             size = (x.shape[-1],) * (1 if self.needs == "diagonal" else 2)
@@ -143,11 +167,12 @@ class Grams:
             some = x[:: max(1, len(x) // _JUDGES)]
             self.judged[gram] = torch.cat([self.judged[gram], some]) if gram in self.judged else some.clone()
             return
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.needs == "diagonal":
             self.state[matrix] += wide.square().sum(0, dtype=torch.float64)
         else:
             add_upper(self.state[matrix], wide)
-        self.state[tokens] += x.shape[0]
+        self.state[tokens] += len(x)
 
     def gram(self, key: Key) -> Gram | None:
         """What was gathered for a linear, on the CPU; None when it never ran."""

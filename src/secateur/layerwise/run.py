@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from secateur.calibration.skeleton import Skeleton
 from secateur.calibration.stats import check_windows
+from secateur.calibration.together import Together
 from secateur.calibration.walker import Layer, walk
 from secateur.checkpoint import require_space
 from secateur.errors import UsageError
@@ -34,6 +35,7 @@ from secateur.train.prepare import begin, check_out
 
 Progress = Callable[[str, int, int], None]
 Choice = Callable[[Place], "tuple[Method, Any] | str"]
+Sequential = Literal["layer", "linear"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,8 @@ class Job:
     """How a method is run. ``step``: verb for the record. ``batch``: windows at a time. ``work``: where an unfinished
     run is kept, beside ``out`` when not given; ``restart`` throws it away. ``overwrite``: a checkpoint at ``out`` may
     be replaced. ``storage``: how solved linears are stored. ``note``: told what the run will take before it starts.
-    ``residual``: rank of what makes up for the method (EoRA), stored as an adapter beside the checkpoint; 0: none."""
+    ``residual``: rank of what makes up for the method (EoRA), stored as an adapter beside the checkpoint; 0: none.
+    ``sequential``: what a linear's inputs have seen, see :func:`compress`."""
 
     step: str
     batch: int = 4
@@ -53,6 +56,7 @@ class Job:
     storage: Storage | None = None
     note: Callable[[str], None] | None = None
     residual: int = 0
+    sequential: Sequential = "layer"
 
 
 def compress(
@@ -70,6 +74,11 @@ def compress(
     """Solve every linear of ``model`` with ``method`` on ``windows`` (samples, tokens) and write the result to ``out``;
     returns it opened. The last batch of windows judges and is not fitted.
 
+    ``job.sequential``: by "layer", a linear is solved on what it reads while its own layer is the parent's, batch by
+    batch, and every block runs twice; by "linear", on what it reads behind the compressed linears before it, with all
+    batches in the block side by side: once through each block, in memory that grows with the text. Layers of routed
+    experts are solved by layer in either case.
+
     ``windows`` may be None for a method that needs nothing. ``choose``: another method or settings for some places, or
     why they are left. Raises UsageError for what does not fit together, LayoutError for a tensor that no rule covers,
     all before anything is computed; CheckpointError for the disk.
@@ -86,6 +95,7 @@ def compress(
         )
     if windows is not None:
         check_windows(model, windows)
+    check_sequential(job.sequential, windows)
     check_out(out, overwrite=job.overwrite)
     require_space(out, 2 * model.weights.total_bytes)
     every = survey(model)
@@ -101,6 +111,18 @@ def compress(
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
     return open_model(out)
+
+
+def check_sequential(sequential: Sequential, windows: torch.Tensor | None) -> None:
+    """Raises UsageError where linears cannot be solved in turn."""
+    if sequential not in get_args(Sequential):
+        raise UsageError(f"--sequential {sequential}: expected one of {', '.join(get_args(Sequential))}")
+    if sequential == "linear" and windows is not None and torch.distributed.is_initialized():
+        raise UsageError(
+            "--sequential linear: all text has to be in one process, and there are "
+            f"{torch.distributed.get_world_size()}",
+            hint="leave it out, or start one process",
+        )
 
 
 def survey(model: Model) -> list[list[Place]]:
@@ -154,9 +176,11 @@ def _solved(
     def told(label: str) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, total: progress(label, done, total)
 
-    engine = Engine(
-        model, work, Grams(needs, len(batches), lambda p: not p.shared, brief=True), choose, job.storage or Dense()
-    )
+    in_turn = job.sequential == "linear"
+    grams = Grams(needs, len(batches), lambda p: not p.shared, brief=not in_turn)
+    engine = Engine(model, work, grams, choose, job.storage or Dense())
+    together = Together(engine.in_turn) if in_turn else None
+    grams.wait = together.wait if together else None
     alone = {p.name: p for layer in every for p in layer if p.shared}
     settings: dict[str, Any] = {"dtype": job.dtype, "device": job.device}
     if windows is None:
@@ -174,6 +198,7 @@ def _solved(
         [engine.grams],
         edit=engine.edit,
         changed=engine.changed,
+        together=together,
         journal=work / "walk",
         progress=told(f"{method.name}, layer by layer"),
         **settings,
@@ -219,6 +244,7 @@ def _identity(model: Model, windows: torch.Tensor | None, method: Method, settin
         "batch": job.batch,
         "dtype": str(job.dtype),
         "residual": job.residual,
+        "sequential": job.sequential,
     }
 
 
@@ -235,5 +261,6 @@ def _record(
         "method": method.name,
         "settings": said(settings),
         "text": {**(about or {}), "windows": None if windows is None else list(windows.shape), "batch": job.batch},
+        "sequential": job.sequential,
         "parent": {"source": model.source, "config_sha256": model.config_sha256},
     }

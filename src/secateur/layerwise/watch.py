@@ -31,15 +31,15 @@ class Watched(torch.Tensor):
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func in _LINEAR and isinstance(args[1], cls):
+            args[1].note(args[0], False)
+        elif func in _PRODUCT and isinstance(args[1], cls):
+            args[1].note(args[0], True)
+        elif func in _PRODUCT and isinstance(args[0], cls):
+            args[0].note(args[1].transpose(-1, -2), False)
+        elif func in _ADDED and isinstance(args[2], cls):
+            args[2].note(args[1], True)
         with torch._C.DisableTorchFunctionSubclass():
-            if func in _LINEAR and isinstance(args[1], cls):
-                args[1].note(args[0], False)
-            elif func in _PRODUCT and isinstance(args[1], cls):
-                args[1].note(args[0], True)
-            elif func in _PRODUCT and isinstance(args[0], cls):
-                args[0].note(args[1].transpose(-1, -2), False)
-            elif func in _ADDED and isinstance(args[2], cls):
-                args[2].note(args[1], True)
             return func(*args, **(kwargs or {}))
 
 

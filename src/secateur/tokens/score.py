@@ -50,6 +50,11 @@ class Judge:
     prompt: int
     full: tuple[Tensor, ...]
 
+    def first(self, of: int) -> Judge:
+        """With one of ``of`` batches, the first ones; at least one."""
+        some = slice(-(-len(self.batches) // of))
+        return Judge(self.network, self.batches[some], self.prompt, self.full[some])
+
     def score(self, asked: TokenReduction | None) -> Score:
         """On the tokens behind the prompt."""
         sums, count = torch.zeros(3, dtype=torch.float64), 0

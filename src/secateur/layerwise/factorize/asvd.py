@@ -19,7 +19,8 @@ from secateur.layerwise.factorize.method import LowRank, low_rank
 
 
 def asvd(weight: Tensor, gram: Tensor, rank: int, alpha: float = 1.0) -> Factors:
-    """Factors of ``weight`` (m, d); ``gram`` (d, d) or its diagonal (d,). Channels that never fired count as the floor says."""
+    """Factors of ``weight`` (m, d); ``gram`` (d, d) or its diagonal (d,). Channels that never fired count as the floor
+    says."""
     energy = gram.double() if gram.ndim == 1 else gram.double().diagonal()
     top = float(energy.max())
     scale = energy.clamp(min=FLOOR * top).pow(alpha / 2) if top > 0 else energy.new_ones(len(energy))

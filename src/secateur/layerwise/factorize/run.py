@@ -76,10 +76,12 @@ def _modegpt(
     from secateur.layerwise.factorize.modegpt.run import modegpt
 
     given = [k for k, v in options.items() if v is not None]
-    if windows is None or store != "dense" or allocate != "uniform" or given:
+    at_once = job.sequential == "linear"
+    if windows is None or store != "dense" or allocate != "uniform" or at_once or given:
         wrong = (
-            f"--{given[0].replace('_', '-')}" if given else "no --text" if windows is None else "--store or --allocate"
-        )
+            f"--{given[0].replace('_', '-')}" if given else "no --text" if windows is None
+            else "--sequential linear" if at_once else "--store or --allocate"
+        )  # fmt: skip
         raise UsageError(f"method 'modegpt' works with --text and --ratio alone, not with {wrong}")
     return modegpt(model, windows, out, 0.8 if ratio is None else ratio, job, about=about, progress=progress)
 
