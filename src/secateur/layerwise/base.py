@@ -74,11 +74,6 @@ class Solution:
     nbytes: int = 0
     notes: Mapping[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, problem: Problem, weight: torch.Tensor, *, nbytes: int, **parts: torch.Tensor) -> Solution:
-        """With the error that the Gram predicts."""
-        return cls(weight, parts, problem.error(weight), nbytes)
-
 
 @dataclass(frozen=True)
 class Method:

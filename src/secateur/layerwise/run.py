@@ -22,6 +22,7 @@ from secateur.calibration.stats import check_windows
 from secateur.calibration.together import Together
 from secateur.calibration.walker import Layer, walk
 from secateur.checkpoint import require_space
+from secateur.checkpoint.begun import begin, check_out
 from secateur.errors import UsageError
 from secateur.export.adapter import composed
 from secateur.layerwise.base import Method, Needs
@@ -31,7 +32,6 @@ from secateur.layerwise.observe import Grams
 from secateur.layerwise.places import Place, left, places
 from secateur.layerwise.write import publish_result
 from secateur.model import Model, open_model
-from secateur.train.prepare import begin, check_out
 
 Progress = Callable[[str, int, int], None]
 Choice = Callable[[Place], "tuple[Method, Any] | str"]

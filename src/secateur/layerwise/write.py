@@ -18,8 +18,7 @@ from secateur.checkpoint.passengers import copy_passengers, list_passengers
 from secateur.errors import CheckpointError
 from secateur.layerwise.engine import Engine
 from secateur.model import Model
-from secateur.pruning.provenance import FILE, FORMAT, versions
-from secateur.train.prepare import history
+from secateur.pruning.provenance import FILE, FORMAT, history, versions
 
 _NUMBER = re.compile(r"(?<![A-Za-z0-9_])\d+(?![A-Za-z0-9_])")
 DONE = {"sparsify": "sparsified", "quantize": "quantized", "factorize": "factorized"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from secateur import __version__
 from secateur.anatomy.axes import PUBLIC
+from secateur.errors import CheckpointError
 from secateur.model import Model
 from secateur.pruning.cut import Cut, Target
 
@@ -70,3 +72,15 @@ def audit(model: Model, targets: Sequence[Target], files: Mapping[str, str]) -> 
         tensors[name] = {"action": "left behind", "why": why}
     summary = Counter(e["action"] for e in tensors.values())
     return {"summary": dict(sorted(summary.items())), "tensors": tensors, "files": dict(files)}
+
+
+def history(model: Model) -> dict[str, Any] | None:
+    """The secateur.json of a checkpoint, None when it was not made by this library."""
+    path = model.folder / FILE
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as cause:
+        raise CheckpointError(f"{path}: cannot be read: {cause}") from cause
+    return found if isinstance(found, dict) else None

@@ -11,11 +11,12 @@ from typing import Any, Protocol
 
 import torch
 
+from secateur.checkpoint.begun import begin, check_out
 from secateur.errors import UsageError
 from secateur.evaluation.equality import load_strict
 from secateur.kernels import fast
 from secateur.model import Model, open_model
-from secateur.pruning.provenance import FORMAT, versions
+from secateur.pruning.provenance import FORMAT, history, versions
 from secateur.train import prepare, state
 from secateur.train.cache import TeacherCache
 from secateur.train.export import export, gathered, on_disk
@@ -125,7 +126,7 @@ class Run:
         held_out: HeldOut | None,
         reporter: Reporter,
     ) -> None:
-        prepare.check_out(places.out, overwrite=places.overwrite)
+        check_out(places.out, overwrite=places.overwrite)
         self.accelerator, self.texts, self.settings, self.places = accelerator, list(texts), settings, places
         self.correct, self.held_out, self.reporter, self.work = correct, held_out, reporter, places.working
         self.student = _opened(student)
@@ -164,7 +165,7 @@ class Run:
             }
             if self.held_out is not None:
                 identity["held_out"] = self.held_out.to_json()
-            prepare.begin(self.work, identity, restart=self.places.restart)
+            begin(self.work, identity, restart=self.places.restart)
             self.reporter.note(f"packing {self.settings.steps * self.settings.batch:,} windows of text")
             vocabulary = self.student.anatomy.sizes["v"]
             packing = self.tokenizer, self.settings, vocabulary
@@ -214,7 +215,7 @@ class Run:
         maps = None
         if self.settings.hidden is not None and self.teacher is not None:
             depths = self.student.anatomy.n_layers, self.teacher.anatomy.n_layers
-            pairs = layer_pairs(prepare.history(self.student), *depths, self.settings.hidden_layers)
+            pairs = layer_pairs(history(self.student), *depths, self.settings.hidden_layers)
             maps = projections(pairs, self.student.anatomy.sizes["d"], self.teacher.anatomy.sizes["d"])
         return Distiller(student, teacher, self.settings, pairs, maps)
 
@@ -228,7 +229,7 @@ class Run:
             loop.measured = Measurement(
                 accelerator, prepared, windows, self.settings, self.held_out, divergence=at_hand
             )
-        loop.zeros = Zeros(module.student, sparsified(prepare.history(self.student)))
+        loop.zeros = Zeros(module.student, sparsified(history(self.student)))
         if len(loop.zeros):
             self.reporter.note(f"zeros of {len(loop.zeros)} sparse parameters stay zero")
         saved = state.latest(self.work)
@@ -269,7 +270,7 @@ class Run:
             "held_out": None if self.held_out is None else self.held_out.to_json(),
             "processes": self.accelerator.num_processes,
             "result": {"steps": len(curve), "first": curve[0], "last": curve[-1], **held_out},
-            "before": prepare.history(self.student),
+            "before": history(self.student),
         }
 
     def teacher_record(self) -> dict[str, Any] | None:

@@ -60,6 +60,9 @@ def _least(scores: torch.Tensor, count: int) -> torch.Tensor:
     if not count:
         return torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
     threshold = scores.kthvalue(count, dim=-1, keepdim=True).values
+    reached = scores <= threshold
+    if bool((reached.sum(-1) == count).all()):
+        return reached
     below, equal = scores < threshold, scores == threshold
     return below | (equal & (equal.cumsum(-1) <= count - below.sum(-1, keepdim=True)))
 

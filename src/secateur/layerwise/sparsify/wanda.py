@@ -29,7 +29,7 @@ def solve(problem: Problem, settings: Settings) -> Solution:
     """The masked weight."""
     pattern = parse(settings.pattern)
     scope = check_scope(settings.scope, pattern)
-    scores = problem.weight.abs() * problem.gram.diagonal.sqrt()
+    scores = problem.weight.to(problem.working).abs() * problem.gram.diagonal.sqrt().to(problem.working)
     return masked(problem, problem.weight, pattern.smallest(scores, scope))
 
 
