@@ -21,7 +21,7 @@ from tests.checkpoint.tiny import same
 from . import tiny
 from .conftest import Family
 
-ARGS = ["--tokens", "2560", "--length", "32", "--batch", "4", "--micro-batch", "2", "--lr", "3e-3", "--chunk", "24"]
+ARGS = ["--tokens", "1536", "--length", "32", "--batch", "4", "--micro-batch", "2", "--lr", "3e-3", "--chunk", "24"]
 
 
 def command(family: Family, out: Path, *more: str) -> list[str]:
@@ -75,7 +75,7 @@ def test_kill_9_and_resume_give_the_exact_curve(hybrid: Family, tmp_path: Path) 
 
 
 def test_two_processes_give_the_curve_of_one(llama: Family, tmp_path: Path) -> None:
-    told_alike = dict(tokens=2560, warmup=None, hidden="mse", held_out=HeldOut(texts=(llama.text,), every=10))
+    told_alike = dict(tokens=1536, warmup=None, hidden="mse", held_out=HeldOut(texts=(llama.text,), every=10))
     one = tiny.heal(llama.child, llama.parent, llama.text, tmp_path / "one", **told_alike)
     more = ("--hidden", "mse", "--eval-text", str(llama.text), "--eval-every", "10")
     told = finish(start([*launch(), *command(llama, tmp_path / "two", *more)]))
