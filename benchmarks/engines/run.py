@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.common.tables import RESULTS
+from benchmarks.common.units import append
 
 from secateur.data import load_tokenizer
 from secateur.evaluation.load import Place, loaded
 from secateur.export.gguf import write_gguf
 from secateur.model import open_model
 
-RESULTS = Path(__file__).parents[1] / "results" / "engines.jsonl"
+FILE = RESULTS / "engines.jsonl"
 TOKENS, PROMPT, NEW, ROUNDS = 256, 256, 64, 7
 
 
@@ -52,19 +54,12 @@ def main() -> None:
     ids = tokens(parent.folder, told.held_out)
     base = engine(written(parent, told.work))
     rows = [(parent, base)] + [(c, engine(written(c, told.work))) for c in map(Entry.of, told.child)]
-    with RESULTS.open("a", encoding="utf-8") as out:
-        for entry, llama in rows:
-            found = {**agreement(entry, llama, ids), **pairs(base, llama, ids, told.rounds)}
-            path = told.work / f"{entry.label}.gguf"
-            line = {
-                "parent": told.name,
-                "label": entry.label,
-                "type": entry.type,
-                "bytes": path.stat().st_size,
-                **found,
-            }
-            print(json.dumps(line), flush=True)
-            out.write(json.dumps(line) + "\n")
+    for entry, llama in rows:
+        found = {**agreement(entry, llama, ids), **pairs(base, llama, ids, told.rounds)}
+        nbytes = (told.work / f"{entry.label}.gguf").stat().st_size
+        line = {"parent": told.name, "label": entry.label, "type": entry.type, "bytes": nbytes, **found}
+        print(json.dumps(line), flush=True)
+        append(FILE, line)
 
 
 def written(entry: Entry, work: Path) -> Path:

@@ -34,7 +34,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parents[1] / "results" / "scale-endurance.jsonl"
+from benchmarks.common.tables import RESULTS
+from benchmarks.common.units import append
+
+FILE = RESULTS / "scale-endurance.jsonl"
 KEYS = ("step", "tokens", "loss", "divergence", "ce", "lr", "gradient_norm")
 ORDER = ("killed", "nan", "disk", "cache", "clock", "killed")
 FLAT = 1.05
@@ -287,7 +290,7 @@ def main(argv: list[str] | None = None, say: Callable[[str], None] = print) -> i
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=None)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=FILE)
     args = parser.parse_args(argv)
     work = Path(tempfile.mkdtemp(prefix="endurance-", dir=args.folder))
     options = ("--length", "128", "--batch", "8", "--micro-batch", "4", "--top-k", "64", "--repeat", "--lr", "1e-3")
@@ -300,8 +303,6 @@ def main(argv: list[str] | None = None, say: Callable[[str], None] = print) -> i
         result = run(bench, steps, args.seed, say)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    from benchmarks.common.units import append
-
     append(args.results, {"settings": {"minutes": args.minutes, "seed": args.seed}, "result": result})
     say("| fault | at step | exit code | as it must be | memory, last over second tenth |\n|---|---:|---:|---|---:|")
     for f in result["faults"]:

@@ -24,12 +24,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.tables import README, write_between
+from benchmarks.common.tables import README, RESULTS, write_between
 from benchmarks.common.units import Unit, append, read, run_all
 from benchmarks.scale import shape
 
-FOLDER = Path(__file__).parents[1]
-RESULTS = FOLDER / "results" / "scale-growth.jsonl"
+FILE = RESULTS / "scale-growth.jsonl"
 VERBS = ("calibrate", "prune", "repair", "eval", "distill")
 LENGTH, BATCH = 128, 2
 FIT = ("start", "compute", "hash", "cast")
@@ -319,7 +318,7 @@ def units(bench: Bench, quick: bool, only: Iterable[str]) -> list[Unit]:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=None)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=FILE)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--quick", action="store_true")
     for flag in ("--table", "--write", "--fit"):

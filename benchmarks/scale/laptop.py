@@ -40,12 +40,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.tables import RESULTS
 from benchmarks.common.units import Unit, read, run_all
 from benchmarks.scale import shape
 from benchmarks.scale.raw import forget
 from benchmarks.stream_calibrate import MALLOC, limited
 
-RESULTS = Path(__file__).parents[1] / "results" / "scale-laptop.jsonl"
+FILE = RESULTS / "scale-laptop.jsonl"
 TIME_TARGET = 1.3
 
 
@@ -214,7 +215,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, default=None, help="where to work; needs twice the checkpoint and a half"
     )
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=FILE)
     parser.add_argument("--keep", action="store_true", help="leave the checkpoints")
     return parser.parse_args(argv)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.common.tables import RESULTS
 from benchmarks.common.units import Unit, run_all
 from transformers import AutoModelForCausalLM, LlamaConfig, Mamba2Config, PreTrainedConfig
 
@@ -28,7 +29,7 @@ from secateur.kernels import fast
 from secateur.tokens.runtime import reduce_tokens
 from secateur.tokens.settings import TokenReduction
 
-RESULTS = Path(__file__).parents[1] / "results" / "tokens-speed.jsonl"
+FILE = RESULTS / "tokens-speed.jsonl"
 _STATUS = Path("/proc/self/status")
 
 MODELS: dict[str, PreTrainedConfig] = {
@@ -138,11 +139,11 @@ def main() -> None:
             for number in range(2 if s.memory else s.pairs)
         ]
         if network is None:
-            run_all(units, RESULTS, s.work / "locks", print)
+            run_all(units, FILE, s.work / "locks", print)
             continue
         with fast(network):
             timed(network, ids(256))  # warm
-            run_all(units, RESULTS, s.work / "locks", print)
+            run_all(units, FILE, s.work / "locks", print)
 
 
 def unit(network: Any, name: str, method: Any, share: float, length: int, number: int, memory: bool) -> Unit:
