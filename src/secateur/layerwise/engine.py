@@ -136,6 +136,7 @@ class Engine:
             lines.append(Line(place.name, None, "left", chosen))
             return None
         weight, solutions = self._solve(place, *chosen, grams, solved.pools, lines)
+        give_back()
         if not any(solutions):
             return None
         parts = self.storage.tensors(place, solutions, weight)
@@ -158,7 +159,7 @@ class Engine:
             solution = solutions[-1]
             if problem is not None and solution is not None:
                 matrices[i] = solution.weight.to(matrices.dtype)
-                _judge(line, problem, solution, matrices[i].double(), grams.judge(key))
+                _judge(line, problem, solution, matrices[i], grams.judge(key))
                 line.nbytes, line.notes = solution.nbytes, dict(solution.notes)
         return place.tensor(matrices), solutions
 
@@ -202,8 +203,7 @@ def is_main() -> bool:
 
 
 def give_back() -> None:
-    """Freed memory back to the system: glibc keeps what a layer's solvers freed, and the next layer's pieces do not fit
-    into it."""
+    """Freed memory back to the system: glibc keeps what solvers freed, and the next pieces do not fit into it."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -224,13 +224,15 @@ def _attempt(problem: Problem | None, method: Method, settings: Any, line: Line)
 def _judge(line: Line, problem: Problem, solution: Solution, stored: torch.Tensor, inputs: torch.Tensor | None) -> None:
     """Errors of the weight as it is stored, relative to the energy of the outputs. What float32 rounds away is no part
     of an error worth another product with the Gram."""
-    delta = problem.weight - stored
     if problem.gram.tokens and (energy := problem.energy) > 0:
         wide = problem.dtype in (torch.float32, torch.float64)
         line.predicted = (solution.error if wide else problem.error(stored)) / energy
     if inputs is not None and inputs.numel():
         x = inputs.cpu().to(torch.promote_types(inputs.dtype, torch.float32))
-        want, lost = (float((x @ w.to(x.dtype).T).square_().sum(dtype=torch.float64)) for w in (problem.weight, delta))
+        want, lost = (
+            float((x @ w.to(x.dtype).T).square_().sum(dtype=torch.float64))
+            for w in (problem.weight, problem.weight - stored)
+        )
         line.measured = lost / want if want > 0 else None
 
 

@@ -29,7 +29,7 @@ def sweep(weight: Tensor, upper: Tensor, settle: Settle, *, step: int = 1, block
     """
     w, d = weight.T.contiguous(), weight.shape[1]  # a column of W is a row here: contiguous
     scale = upper.diagonal()
-    rows = (upper / scale[:, None]).to(w.dtype)
+    rows = upper.to(w.dtype, copy=True).div_(scale[:, None])
     out, total, part = torch.empty_like(w), 0.0, _aligned(step)
     for start in range(0, d, block):
         stop = min(start + block, d)
