@@ -61,7 +61,7 @@ def print_found(found: Calibrated) -> None:
     out.print(table)
     best = ", ".join(map(str, found.asked.locations))
     out.print(
-        f"of {len(found.tried)} tried, on all windows: behind layers {best}, KL {found.kl:.4f} nats per token; "
+        f"of {len(found.tried)} tried, on other windows: behind layers {best}, KL {found.kl:.4f} nats per token; "
         f"the published schedule {found.paper:.4f}",
         soft_wrap=True,
     )

@@ -50,10 +50,20 @@ class Judge:
     prompt: int
     full: tuple[Tensor, ...]
 
-    def first(self, of: int) -> Judge:
-        """With one of ``of`` batches, the first ones; at least one."""
-        some = slice(-(-len(self.batches) // of))
-        return Judge(self.network, self.batches[some], self.prompt, self.full[some])
+    def parted(self, of: int) -> tuple[Judge, Judge]:
+        """Two judges of other text: one with one of ``of`` batches, the first ones, one with the rest. A lone batch is
+        with both."""
+        at = -(-len(self.batches) // of)
+        parts = (slice(at), slice(at, None)) if at < len(self.batches) else (slice(None), slice(None))
+        first, rest = (Judge(self.network, self.batches[p], self.prompt, self.full[p]) for p in parts)
+        return first, rest
+
+    def each(self, asked: TokenReduction | None) -> Tensor:
+        """KL full || reduced of every window, float64 (rows,)."""
+        found = []
+        for ids, log_p in zip(self.batches, self.full, strict=True):
+            found.append(kl(log_p, behind(self.network, asked, ids, self.prompt)).double().mean(-1))
+        return torch.cat(found)
 
     def score(self, asked: TokenReduction | None) -> Score:
         """On the tokens behind the prompt."""
