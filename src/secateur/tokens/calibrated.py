@@ -35,8 +35,8 @@ Strengths = Mapping[int, float]
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """``asked``: the best reduction found; ``kl``: nats per token on the windows that trials did not see; ``paper``: the
-    KL of the default schedule there; ``tried``: (locations, strengths, KL on the first windows) of every trial."""
+    """``asked``: the best reduction found; ``kl``: nats per token on windows that trials did not see; ``paper``: the KL
+    of the default schedule there; ``tried``: (locations, strengths, KL on the first windows) of every trial."""
 
     asked: TokenReduction
     kl: float
