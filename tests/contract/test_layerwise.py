@@ -139,5 +139,6 @@ def test_solved_in_turn_a_linear_is_solved_on_what_it_reads_in_the_child(
 
         walk(child, list(windows.split(2)), [grams], dtype=torch.float64, edit=edit)
     lines = json.loads((tmp_path / "out" / "secateur.json").read_text())["audit"]["linears"]
-    assert all(line["measured"] is not None for line in lines if line["action"] == "done" and line["tokens"])
+    plain = [line for line in lines if line["matrix"] is None]  # an expert may get no token of the batch that judges
+    assert all(line["measured"] is not None for line in plain if line["action"] == "done")
     assert checked or routed == model.anatomy.n_layers
