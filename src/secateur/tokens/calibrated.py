@@ -16,7 +16,7 @@ result is a TokenReduction like any other.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from secateur.errors import UsageError
@@ -29,8 +29,9 @@ from secateur.tokens.settings import TokenReduction
 _PART = 4
 """Trials see one of so many windows."""
 
-#: Location -> strength.
+#: Location -> strength; the same as sorted pairs.
 Strengths = Mapping[int, float]
+Key = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class _Search:
     places: tuple[int, ...]
     trials: int
     progress: Progress
-    seen: dict[tuple[tuple[int, float], ...], float] = field(default_factory=dict)
+    seen: dict[Key, float] = field(default_factory=dict)
 
     def kl(self, strengths: Strengths) -> float:
         """Infinite where the share cannot be reached."""
@@ -105,15 +106,19 @@ def calibrate(
     best = min(starts, key=work.kl)
     _climb(work, best, random.Random(seed))
     tried = [(tuple(p for p, _ in k), tuple(s for _, s in k), v) for k, v in work.seen.items()]
-    best_first = sorted(work.seen, key=lambda k: work.seen[k])[: max(1, finalists)]
-    published = tuple(sorted(paper.items()))
-    final = {k: rest.each(with_strengths(asked, dict(k))) for k in (*best_first, published)}
-    key = min(final, key=lambda k: float(final[k].mean()))
-    gain = final[published] - final[key]
+    chosen = sorted(work.seen, key=lambda k: work.seen[k])[: max(1, finalists)]
+    key, kl, published = _final(rest, asked, chosen, tuple(sorted(paper.items())))
+    return Calibrated(with_strengths(asked, dict(key)), kl, published, tuple(tried))
+
+
+def _final(judge: Judge, asked: TokenReduction, chosen: Sequence[Key], published: Key) -> tuple[Key, float, float]:
+    """(the winner, its KL, that of the published schedule); the published one wins where the gain may be chance."""
+    found = {k: judge.each(with_strengths(asked, dict(k))) for k in (*chosen, published)}
+    key = min(found, key=lambda k: float(found[k].mean()))
+    gain = found[published] - found[key]
     if len(gain) > 1 and float(gain.mean()) <= float(gain.std()) / len(gain) ** 0.5:
         key = published
-    kls = (float(final[k].mean()) for k in (key, published))
-    return Calibrated(with_strengths(asked, dict(key)), *kls, tuple(tried))
+    return key, float(found[key].mean()), float(found[published].mean())
 
 
 def _kind(layer: object, after: str) -> bool:
