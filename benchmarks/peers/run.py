@@ -49,18 +49,8 @@ def command(method: str, args: argparse.Namespace, out: Path) -> list[str]:
         *("quantize", "--method", "gptq", "--bits", "4", "--group", group),
         *("--search", "minmax"),  # as the peer does by default; ours searches ranges
     ]
-    text = [
-        "--text",
-        args.text,
-        "--samples",
-        str(args.samples),
-        "--length",
-        str(args.length),
-        "--batch",
-        "4",
-        "--sequential",
-        "linear",
-    ]
+    text = ["--text", args.text, "--samples", str(args.samples), "--length", str(args.length)]
+    text += ["--batch", "4", "--sequential", "linear"]
     return [sys.executable, "-m", "secateur", verb, args.model, "--out", str(out), *options, *text]
 
 

@@ -113,7 +113,7 @@ def calibrate(
 
 def _final(judge: Judge, asked: TokenReduction, chosen: Sequence[Key], published: Key) -> tuple[Key, float, float]:
     """(the winner, its KL, that of the published schedule); the published one wins where the gain may be chance."""
-    found = {k: judge.each(with_strengths(asked, dict(k))) for k in (*chosen, published)}
+    found = {k: judge.each(with_strengths(asked, dict(k))) for k in dict.fromkeys((*chosen, published))}
     key = min(found, key=lambda k: float(found[k].mean()))
     gain = found[published] - found[key]
     if len(gain) > 1 and float(gain.mean()) <= float(gain.std()) / len(gain) ** 0.5:
