@@ -106,6 +106,7 @@ def test_impossible_windows_are_refused(windows: torch.Tensor, parents: dict[str
 WORKER = """
 import sys, torch
 from pathlib import Path
+from secateur.calibration.ranks import leave
 from secateur.calibration.stats import calibrate
 from secateur.model import open_model
 torch.set_num_threads(1)
@@ -113,7 +114,7 @@ torch.distributed.init_process_group("gloo", init_method=sys.argv[3], rank=int(s
 windows = torch.randint(3, 97, (5, 16), generator=torch.Generator().manual_seed(0))
 with open_model(sys.argv[1]) as model:
     calibrate(model, windows, batch=1).save(Path(sys.argv[2]))
-torch.distributed.destroy_process_group()
+leave()
 """
 
 

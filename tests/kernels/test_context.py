@@ -47,8 +47,8 @@ def test_logits_equal_the_stock_path(models: dict[str, Any], family: str) -> Non
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_logits_equal_in_fp64(models: dict[str, Any], family: str) -> None:
+    model, ids = copy.deepcopy(model_of(models, family)).double(), tokens(LENGTH)
     with float64():
-        model, ids = copy.deepcopy(model_of(models, family)).double(), tokens(LENGTH)
         stock = logits(model, ids)
         with fast(model):
             assert relative(logits(model, ids), stock) < 1e-10
@@ -62,8 +62,8 @@ def gradients(model: nn.Module, ids: torch.Tensor) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_training_gradients_equal_in_fp64(models: dict[str, Any], family: str) -> None:
+    model, ids = copy.deepcopy(model_of(models, family)).double().train(), tokens(20)
     with float64():
-        model, ids = copy.deepcopy(model_of(models, family)).double().train(), tokens(20)
         stock = gradients(model, ids)
         with fast(model):
             ours = gradients(model, ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, TypeVar
 
@@ -13,6 +14,8 @@ from torch import distributed
 from secateur.errors import SecateurError
 
 T = TypeVar("T")
+LAST_TENSORS = 0.1
+"""Seconds."""
 
 
 @contextlib.contextmanager
@@ -27,7 +30,18 @@ def joined(device: str = "cpu") -> Iterator[None]:
     try:
         yield
     finally:
-        distributed.destroy_process_group()
+        leave()
+
+
+def leave() -> None:
+    """Out of the group, from where the process may end at once.
+
+    A worker of gloo frees the tensors of the last collective a moment after that has returned, and needs the
+    interpreter for it; one that has begun to shut down aborts the process (SIGABRT, "terminate called without an
+    active exception").
+    """
+    time.sleep(LAST_TENSORS)
+    distributed.destroy_process_group()
 
 
 def rank_and_world() -> tuple[int, int]:
