@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from secateur.calibration.observer import Layer
 from secateur.calibration.stats import calibrate
-from secateur.calibration.walker import Layer, open_stream
+from secateur.calibration.walker import open_stream
 from secateur.model import open_model
 from tests.contract.harness import Parent, ids
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from secateur.calibration import journal
-from secateur.calibration.walker import Layer, walk
+from secateur.calibration.observer import Layer
+from secateur.calibration.walker import walk
 from secateur.model import open_model
 from tests.contract.harness import Parent, distance, double_precision, ids, load, logits
 from tests.contract.rows import ROWS

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from secateur.calibration.experts import fused
-from secateur.calibration.walker import Layer, walk
+from secateur.calibration.observer import Layer
+from secateur.calibration.walker import walk
 from secateur.layerwise.base import Problem
 from secateur.layerwise.engine import Engine
 from secateur.layerwise.observe import Grams

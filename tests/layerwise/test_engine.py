@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from secateur import api
 from secateur.anatomy import layout as lo
 from secateur.calibration import journal
-from secateur.calibration.walker import Layer, walk
+from secateur.calibration.observer import Layer
+from secateur.calibration.walker import walk
 from secateur.cli import run
 from secateur.errors import LayoutError, UsageError
 from secateur.layerwise import places

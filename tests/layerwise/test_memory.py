@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from secateur.calibration.walker import Layer
+from secateur.calibration.observer import Layer
 from secateur.layerwise.engine import Engine
 from secateur.layerwise.run import Job, compress
 from secateur.layerwise.sparsify import SPARSIFY

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from secateur.calibration.ahead import Ahead, Lane
-from secateur.calibration.walker import Layer, open_stream, walk
+from secateur.calibration.observer import Layer
+from secateur.calibration.walker import open_stream, walk
 from secateur.errors import CheckpointError
 from secateur.model import Model, open_model
 from tests.contract.harness import Parent, ids

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from secateur.calibration.walker import Layer
+from secateur.calibration.observer import Layer
 
 
 class BlockInfluence:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from secateur.anatomy import layout as lo
-from secateur.calibration.walker import Layer
+from secateur.calibration.observer import Layer
 
 
 class Channels:

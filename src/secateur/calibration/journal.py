@@ -13,19 +13,17 @@ import time
 from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from secateur.calibration.observer import Observer
 from secateur.calibration.ranks import agreed, everyone, rank_and_world
 from secateur.checkpoint import CODES, TensorSpec, TensorStore, write_json, write_tensors
 from secateur.checkpoint.files import disk_error
 from secateur.checkpoint.publish import sync_tree
 from secateur.errors import CheckpointError
 from secateur.model import Model
-
-if TYPE_CHECKING:
-    from secateur.calibration.walker import Observer
 
 EVERY_SECONDS = 60.0
 NOTE = "note.json"

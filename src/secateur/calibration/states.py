@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from secateur.calibration.walker import Layer
+from secateur.calibration.observer import Layer
 from secateur.kernels.adapters import Kernel
 from secateur.kernels.context import fast
 from secateur.kernels.ssd import discretize

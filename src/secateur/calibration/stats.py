@@ -17,9 +17,10 @@ from safetensors import SafetensorError, safe_open
 from secateur.calibration.blocks import BlockInfluence
 from secateur.calibration.channels import Channels
 from secateur.calibration.experts import Experts
+from secateur.calibration.observer import Observer
 from secateur.calibration.spill import states
 from secateur.calibration.states import States
-from secateur.calibration.walker import Observer, Progress, walk
+from secateur.calibration.walker import Progress, walk
 from secateur.checkpoint import CODES, TensorSpec, write_tensors
 from secateur.checkpoint.store import SINGLE
 from secateur.errors import CheckpointError, UsageError

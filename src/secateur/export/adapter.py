@@ -17,8 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from secateur.calibration.observer import Layer
 from secateur.calibration.skeleton import Skeleton
-from secateur.calibration.walker import Layer
 from secateur.checkpoint import write_json
 from secateur.layerwise.base import Method, Solution
 from secateur.layerwise.factorize.residual import BASE, LEFT, RIGHT, with_residual, without_residual

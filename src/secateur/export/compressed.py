@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from secateur.calibration.observer import Layer
 from secateur.calibration.skeleton import Skeleton, quiet
-from secateur.calibration.walker import Layer
 from secateur.checkpoint import write_json
 from secateur.checkpoint.quantized import PACKED, SCALE, SHAPE, pack
 from secateur.errors import UsageError

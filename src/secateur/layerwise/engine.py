@@ -19,7 +19,8 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import save_file
 
-from secateur.calibration.walker import Layer, reduce_states
+from secateur.calibration.observer import Layer
+from secateur.calibration.walker import reduce_states
 from secateur.errors import LayoutError
 from secateur.layerwise.base import Method, Problem, Solution, Unfit
 from secateur.layerwise.gram import Gram

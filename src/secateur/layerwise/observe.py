@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from secateur.calibration.experts import fused, run_expert
-from secateur.calibration.walker import Enough, Layer
+from secateur.calibration.observer import Enough, Layer
 from secateur.errors import LayoutError
 from secateur.layerwise.base import Needs
 from secateur.layerwise.gram import Gram, add_upper, mirrored

@@ -16,7 +16,7 @@ from torch import nn
 from secateur.anatomy import layout as lo
 from secateur.anatomy.anatomy import Anatomy, TensorDecl
 from secateur.calibration.experts import fused
-from secateur.calibration.walker import Layer
+from secateur.calibration.observer import Layer
 from secateur.errors import LayoutError
 
 Role = Literal["linear", "blocks", "first", "second"]

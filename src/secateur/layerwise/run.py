@@ -17,10 +17,11 @@ from typing import Any, Literal, get_args
 import torch
 from safetensors.torch import load_file, save_file
 
+from secateur.calibration.observer import Layer
 from secateur.calibration.skeleton import Skeleton
 from secateur.calibration.stats import check_windows
 from secateur.calibration.together import Together
-from secateur.calibration.walker import Layer, walk
+from secateur.calibration.walker import walk
 from secateur.checkpoint import require_space
 from secateur.checkpoint.begun import begin, check_out
 from secateur.errors import UsageError

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from secateur.anatomy import layout as lo
-from secateur.calibration.walker import Layer
+from secateur.calibration.observer import Layer
 from secateur.checkpoint import DTYPES
 from secateur.errors import UsageError
 from secateur.pruning.cut import Cut

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from secateur.calibration.journal import Journal, streams
-from secateur.calibration.walker import Layer, Stream, open_stream
+from secateur.calibration.observer import Layer
+from secateur.calibration.walker import Stream, open_stream
 from secateur.model import Model
 
 Progress = Callable[[int, int], None]

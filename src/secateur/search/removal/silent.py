@@ -16,7 +16,7 @@ from torch.nn import functional
 from secateur.anatomy import layout as lo
 from secateur.anatomy.anatomy import Anatomy
 from secateur.calibration.channels import holder
-from secateur.calibration.walker import Layer
+from secateur.calibration.observer import Layer
 from secateur.errors import CheckpointError, UsageError
 from secateur.kernels import fast
 from secateur.kernels.adapters import Kernel

@@ -24,7 +24,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from secateur.anatomy.anatomy import TensorDecl
-from secateur.calibration.walker import Layer, walk
+from secateur.calibration.observer import Layer
+from secateur.calibration.walker import walk
 from secateur.checkpoint import DTYPES, TensorSpec, publish, require_space, write_json, write_tensors
 from secateur.checkpoint.passengers import copy_passengers, list_passengers
 from secateur.errors import InexpressibleError, UsageError
