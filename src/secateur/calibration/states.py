@@ -16,7 +16,7 @@ For Mamba-2 no state is formed for every t: P obeys a linear recurrence of its o
     P_t[n] = a_t^2 P_{t-1}[n] + 2 a_t B_t[n] <u_t, h_{t-1}[:, n]> + |u_t|^2 B_t[n]^2
 
 whose middle term is attention-like inside a chunk (scores <u_t, u_s>), so everything is a matrix product and costs p
-times less memory. Time runs in chunks: memory (batch, heads, chunk, n). The scan's arguments are read where
+times less memory. Time runs in chunks: memory (batch, heads of a group, chunk, n). The scan's arguments are read where
 transformers calls it; native kernels of a GPU are not seen.
 """
 
@@ -117,55 +117,78 @@ class _Handle:
 
 @torch.no_grad()
 def head_energies(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk: int = CHUNK) -> Energies:
-    """Mamba-2: x (b, t, h, p), dt (b, t, h) discretised, A (h,), B and C (b, t, g, n). Results (h, n)."""
-    b, t, h, p = x.shape
-    n, per = B.shape[3], h // B.shape[2]
+    """Mamba-2: x (b, t, h, p), dt (b, t, h) discretised, A (h,), B and C (b, t, g, n). Results (h, n).
+
+    Group by group: its heads share B and C, which makes one product of many, and a chunk of them stays in the cache.
+    """
     acc = torch.promote_types(x.dtype, torch.float32)
-    u = (dt.to(acc)[..., None] * x.to(acc)).transpose(1, 2)
-    log = (dt.double() * A.double()).transpose(1, 2)
-    B, C = (v.to(acc).transpose(1, 2) for v in (B, C))
-    energy, control, observe = (x.new_zeros(h, n, dtype=torch.float64) for _ in range(3))
-    state, power = x.new_zeros(b, h, p, n, dtype=acc), x.new_zeros(b, h, 1, n, dtype=acc)
+    heads = x.shape[2] // B.shape[2]
+    groups = zip(*(torch.split(v, heads, dim) for v, dim in ((x, 2), (dt, 2), (A, 0))), strict=True)
+    parts = []
+    for g, (u, steps, a) in enumerate(groups):
+        log = (steps.double() * a.double()).transpose(1, 2)
+        u = (steps.to(acc)[..., None] * u.to(acc)).transpose(1, 2)
+        parts.append(_group_energies(u, log, B[:, :, g].to(acc), C[:, :, g].to(acc), chunk))
+    return Energies(*(torch.cat([getattr(p, what) for p in parts]) for what in ("energy", "control", "observe")))
+
+
+def _group_energies(u: Tensor, log: Tensor, B: Tensor, C: Tensor, chunk: int) -> Energies:
+    """The heads of one group: u (b, k, t, p), log decays (b, k, t), B and C (b, t, n). Results (k, n).
+
+    Inside a chunk P_t = sum_s M[t, s] S_s + d_t P_before, with M the squared decays from s to t, d from the chunk's
+    beginning to t, and S_s what step s adds. So sum_t C_t^2 P_t = sum_s S_s (M^T C^2)_s + ..., where M^T C^2 is the
+    part of Q that the chunk itself sees: it serves both, and P is never formed.
+    """
+    b, k, t, p = u.shape
+    n = B.shape[-1]
+    energy, control, observe = (u.new_zeros(b, k, n, dtype=torch.float64) for _ in range(3))
+    state, power = u.new_zeros(b, k, p, n), u.new_zeros(b, k, n)
+    behind = []  # of every chunk: d of its end, sum of the squared decays to its end, a^2 Q of its first step
     for s in range(0, t, chunk):
         part = slice(s, s + chunk)
-        write, read = (v[:, :, part].repeat_interleave(per, 1) for v in (B, C))
-        powers, state = _powers(u[:, :, part], log[:, :, part].cumsum(2), write, state, power)
-        power = powers[:, :, -1:]
-        control += powers.sum((0, 2), dtype=torch.float64)
-        energy += (powers * read.square()).sum((0, 2), dtype=torch.float64)
-    after = x.new_zeros(b, h, 1, n, dtype=acc)
-    for s in reversed(range(0, t, chunk)):
-        part = slice(s, s + chunk)
-        seen, after = _seen(log[:, :, part], C[:, :, part].repeat_interleave(per, 1).square(), after)
-        observe += seen.sum((0, 2), dtype=torch.float64)
-    return Energies(energy, control, observe)
+        cum, write, read = log[:, :, part].cumsum(2), B[:, part], C[:, part].square()
+        begin = cum.exp().to(u.dtype)
+        decay = _decay(cum, u.dtype)
+        source, state = _source(u[:, :, part], decay, begin, write, state)
+        M, d = decay.square_(), begin.square()
+        seen = _shared(M.mT, read)
+        control += _weighted(M.sum(2), source) + d.sum(2)[..., None] * power
+        energy += (source * seen).sum(2) + (d @ read) * power
+        observe += M.sum(3) @ read
+        behind.append((d[:, :, -1, None], M[:, :, -1].sum(-1)[..., None], d[:, :, 0, None] * seen[:, :, 0]))
+        power = (_weighted(M[:, :, -1], source) + d[:, :, -1, None] * power).clamp_min_(0)
+    after = u.new_zeros(b, k, n)
+    for through, rest, first in reversed(behind):
+        observe += rest * after
+        after = first + through * after
+    return Energies(*(v.sum(0).clamp_min_(0) for v in (energy, control, observe)))
 
 
-def _powers(u: Tensor, cum: Tensor, write: Tensor, state: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
-    """P of one chunk (b, h, L, n) and the state after it. u (b, h, L, p), cum (b, h, L), write (b, h, L, n)."""
-    between = _decay(cum, u.dtype)
-    scores = (u @ u.mT) * between.tril(-1)
-    cross = scores @ write + cum.exp().to(u.dtype)[..., None] * (u @ state)
-    source = 2 * write * cross + u.square().sum(-1, keepdim=True) * write.square()
-    powers = between.square() @ source + (2 * cum).exp().to(u.dtype)[..., None] * power
-    last = between[:, :, -1, :, None]
-    state = (u * last).mT @ write + cum[:, :, -1].exp().to(u.dtype)[..., None, None] * state
-    return powers.clamp_min(0), state
+def _source(u: Tensor, decay: Tensor, begin: Tensor, write: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """S of one chunk (b, k, L, n), and the state after it. u (b, k, L, p), decay (b, k, L, L), begin (b, k, L), write
+    (b, L, n), state (b, k, p, n)."""
+    cross = _shared((u @ u.mT).mul_(decay.tril(-1)), write)
+    cross.addcmul_(begin[..., None], u @ state)
+    write_ = write[:, None]
+    source = cross.mul_(2).addcmul_(u.square().sum(-1, keepdim=True), write_).mul_(write_)
+    wrote = _shared((u * decay[:, :, -1, :, None]).mT, write)
+    return source, wrote.addcmul_(begin[:, :, -1, None, None], state)
 
 
-def _seen(log: Tensor, squares: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """Q of one chunk (b, h, L, n), and what its first entry hands to the chunk before: a^2 Q."""
-    cum = log.cumsum(2)
-    between = _decay(cum, squares.dtype).square().mT
-    rest = (2 * (cum[:, :, -1:] - cum)).exp().to(squares.dtype)[..., None]
-    seen = between @ squares + rest * after
-    return seen, (2 * log[:, :, :1]).exp().to(squares.dtype)[..., None] * seen[:, :, :1]
+def _shared(a: Tensor, v: Tensor) -> Tensor:
+    """a (b, k, r, L) times v (b, L, n), the same for every head: (b, k, r, n)."""
+    return (a.flatten(1, 2) @ v).view(*a.shape[:3], v.shape[-1])
+
+
+def _weighted(weights: Tensor, v: Tensor) -> Tensor:
+    """sum over L of weights (b, k, L) times v (b, k, L, n): (b, k, n)."""
+    return (weights[:, :, None] @ v)[:, :, 0]
 
 
 def _decay(cum: Tensor, dtype: torch.dtype) -> Tensor:
-    """exp(cum_t - cum_s) for s <= t, else 0: (b, h, L, L) from running log decays (b, h, L)."""
-    past = torch.ones(cum.shape[-1], cum.shape[-1], dtype=torch.bool, device=cum.device).tril()
-    return (cum[..., :, None] - cum[..., None, :]).masked_fill(~past, float("-inf")).exp().to(dtype)
+    """exp(cum_t - cum_s) for s <= t, else 0: (b, k, L, L) from running log decays (b, k, L)."""
+    future = torch.ones(cum.shape[-1], cum.shape[-1], dtype=torch.bool, device=cum.device).triu(1)
+    return (cum[..., :, None] - cum[..., None, :]).to(dtype).masked_fill_(future, float("-inf")).exp_()
 
 
 @torch.no_grad()
