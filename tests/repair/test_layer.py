@@ -17,7 +17,8 @@ from secateur.model import Model, open_model
 from secateur.pruning.recorded import recorded_cut
 from secateur.pruning.repair import layer as under_test
 from secateur.pruning.repair.layer import LayerRepair, Task, norms, split, stream_gain, writers
-from secateur.pruning.repair.pair import Pair, walk_pair
+from secateur.pruning.repair.pair import Pair, captured, walk_pair
+from secateur.pruning.repair.ridge import Evidence
 from tests.contract.harness import Parent, double_precision, load
 
 from .models import batches, cut, last_states, windows
@@ -25,10 +26,10 @@ from .models import batches, cut, last_states, windows
 Parents = dict[str, Parent]
 
 
-def visit_all(parent: Model, child: Model, visit: Callable[[Pair], None], ids: torch.Tensor | None = None) -> None:
+def visit_all(parent: Model, child: Model, visit: Callable[[Pair], Any], ids: torch.Tensor | None = None) -> None:
     found, text = recorded_cut(parent, child), windows() if ids is None else ids
     rows = found.keep.get("d", "", {}).tolist()
-    walk_pair(parent, child, found.layers, rows, batches(text, max(4, len(text) // 8)), visit)
+    walk_pair(parent, child, found.layers, rows, batches(text, max(4, len(text) // 8)), lambda pair: visit(pair) or {})
 
 
 # ---- the pair -----------------------------------------------------------------------------------------------------
@@ -47,7 +48,7 @@ def test_an_identity_cut_keeps_both_streams_equal(name: str, parents: Parents) -
         seen.append(pair)
 
     n = one.anatomy.n_layers
-    walk_pair(one, other, range(n), range(one.anatomy.sizes["d"]), batches(windows(8)), visit)
+    walk_pair(one, other, range(n), range(one.anatomy.sizes["d"]), batches(windows(8)), lambda pair: visit(pair) or {})
     assert len(seen) == n
     last = seen[-1].child_stream.hidden[1]
     with double_precision():
@@ -67,9 +68,8 @@ def test_dropped_layers_are_run_and_passed_by(name: str, kept: list[int], parent
         seen.append([pair.parent_stream.hidden[0], pair.child_stream.hidden[0]])
 
     ids, n = windows(4), parent.anatomy.n_layers
-    walk_pair(
-        parent, child, kept, range(parent.anatomy.sizes["d"]), batches(ids), visit, progress=lambda *a: told.append(a)
-    )
+    rows = range(parent.anatomy.sizes["d"])
+    walk_pair(parent, child, kept, rows, batches(ids), lambda p: visit(p) or {}, progress=lambda *a: told.append(a))
     assert told == [(j + 1, len(kept)) for j in range(len(kept))]
     for old, (before, mine) in zip(kept, seen, strict=True):
         if old:
@@ -103,7 +103,7 @@ def test_the_fit_does_not_see_the_judging_text(
     ids = windows(16)
     other = torch.cat([ids[:12], windows(4, seed=9)])
     changed = torch.cat([windows(4, seed=9), ids[4:]])
-    first, plain = [], under_test.solve
+    first, plain = [], Evidence.solve
     for text in (ids, other, changed):
         solved: list[torch.Tensor] = []
 
@@ -112,7 +112,7 @@ def test_the_fit_does_not_see_the_judging_text(
             into.append(weight)
             return weight, bias
 
-        monkeypatch.setattr(under_test, "solve", solve)
+        monkeypatch.setattr(Evidence, "solve", solve)
         visit_all(parent, child, LayerRepair(recorded_cut(parent, child), ("least-squares",)), text)
         first.append(solved[0])
     assert torch.equal(first[0], first[1])
@@ -143,6 +143,12 @@ WRITERS = {
 }
 
 
+def nudged(pair: Pair, module: nn.Linear) -> float | None:
+    with captured(module) as seen:
+        plain = pair.run("child", 0)
+    return stream_gain(pair, module, 0, seen["out"], plain)
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_writers_and_their_gain(name: str, parents: Parents) -> None:
     over = {"mlp": ("mlp_multipliers", [0.7, 1.3], 1.3), "residual": ("residual_multiplier", 0.22, 0.22)}
@@ -156,7 +162,7 @@ def test_writers_and_their_gain(name: str, parents: Parents) -> None:
 
     def visit(pair: Pair) -> None:
         if pair.child.index in expected:
-            found[pair.child.index] = {n: stream_gain(pair, m, 0) for n, m in writers(pair.child)}
+            found[pair.child.index] = {n: nudged(pair, m) for n, m in writers(pair.child)}
 
     walk_pair(
         parent,
@@ -164,7 +170,7 @@ def test_writers_and_their_gain(name: str, parents: Parents) -> None:
         range(parent.anatomy.n_layers),
         range(parent.anatomy.sizes["d"]),
         batches(windows(2), 1),
-        visit,
+        lambda pair: visit(pair) or {},
     )
     for index, row in expected.items():
         assert found[index].keys() == row.keys()
@@ -218,7 +224,7 @@ class _OnePair:
 def test_the_nudge(between: Callable[[torch.Tensor], torch.Tensor], gain: float | None, scale: float) -> None:
     torch.manual_seed(0)
     block = _Residual(between, scale)
-    got = stream_gain(_OnePair(block), block.linear, 0)  # type: ignore[arg-type]
+    got = nudged(_OnePair(block), block.linear)  # type: ignore[arg-type]
     assert got == (gain if gain is None else pytest.approx(gain, rel=2e-2 if scale < 1 else 1e-3))
 
 
@@ -260,10 +266,10 @@ def test_repairs_that_do_harm_are_undone(parents: Parents, tmp_path: Path, monke
     parent, child = cut(parents["llama"], tmp_path / "child")
     harm = iter(range(100))
 
-    def solve(sums: object, weight: torch.Tensor, **kw: object) -> tuple[torch.Tensor, None]:
+    def solve(tokens: Evidence, weight: torch.Tensor, **kw: object) -> tuple[torch.Tensor, None]:
         return weight.double() * (float("nan") if next(harm) % 2 else 30.0), None
 
-    monkeypatch.setattr(under_test, "solve", solve)
+    monkeypatch.setattr(Evidence, "solve", solve)
     monkeypatch.setattr(under_test, "fitted_scale", lambda pairs: len(list(pairs)) * 10.0)
     work = LayerRepair(recorded_cut(parent, child))
     visit_all(parent, child, work)

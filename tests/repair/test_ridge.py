@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from secateur.pruning.repair.ridge import Sums, fitted_scale, solve
+from secateur.pruning.repair.ridge import Evidence, Sums, fitted_scale, solve, solve_rows
 
 
 def problem(tokens: int = 60, inputs: int = 7, outputs: int = 4, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -83,6 +83,33 @@ def test_directions_no_token_took_keep_their_weights(damp: float) -> None:
     assert torch.equal(nothing, w0)
 
 
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("damp", [0.0, 1e-4, 1.0])
+@pytest.mark.parametrize("tokens", [4, 60])
+def test_few_tokens_give_what_their_sums_give(with_bias: bool, damp: float, tokens: int) -> None:
+    x, y, w0 = problem(tokens=tokens)
+    x[:, 2] = 0
+    want, want_bias = solve(summed(x, y, 2), w0, damp=damp, with_bias=with_bias)
+    got, bias = solve_rows(x, y, w0, damp=damp, with_bias=with_bias)
+    assert torch.allclose(got, want, rtol=0, atol=1e-8)
+    assert (bias is None) == (want_bias is None)
+    assert bias is None or want_bias is None or torch.allclose(bias, want_bias, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("tokens", [3, 60])
+def test_evidence_is_rows_first_and_sums_then(tokens: int) -> None:
+    """Seven inputs: up to three tokens are kept, then only sums are, of all of them."""
+    x, y, w0 = problem(tokens=tokens)
+    found = Evidence(7, 4)
+    for a, b in zip(x, y, strict=True):
+        found.add(a[None, None], b[None, None])
+    assert found.finite and (found.sums is None) == (tokens == 3) == (len(found.rows) == 3)
+    got, bias = found.solve(w0, damp=1e-2, with_bias=True)
+    want, want_bias = solve(summed(x, y), w0, damp=1e-2, with_bias=True)
+    assert not found.rows and torch.allclose(got, want, rtol=0, atol=1e-9)
+    assert bias is not None and want_bias is not None and torch.allclose(bias, want_bias, rtol=0, atol=1e-9)
+
+
 def test_error_from_sums_is_the_direct_error() -> None:
     x, y, w0 = problem()
     sums, bias = summed(x, y), torch.arange(4.0).double()
@@ -129,3 +156,8 @@ def test_overflow_is_seen() -> None:
     sums = Sums.zeros(2, 2)
     sums.add(torch.tensor([[1.0, float("inf")]]), torch.ones(1, 2))
     assert not sums.finite
+    for tokens in (1, 3):
+        found = Evidence(2, 2)
+        for _ in range(tokens):
+            found.add(torch.tensor([[1.0, float("inf")]]), torch.ones(1, 2))
+        assert not found.finite

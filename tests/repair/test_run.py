@@ -17,6 +17,7 @@ from secateur.pruning.recorded import recorded_cut
 from secateur.pruning.repair import layer as layer_code
 from secateur.pruning.repair import run as under_test
 from secateur.pruning.repair.layer import Repair
+from secateur.pruning.repair.ridge import Evidence
 from secateur.pruning.repair.run import RepairSettings, repair
 from tests.contract.harness import Parent, double_precision, load
 
@@ -135,7 +136,7 @@ def test_nothing_that_helps_leaves_every_byte(
     parents: Parents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parent, child = cut(parents["llama"], tmp_path / "child")
-    monkeypatch.setattr(layer_code, "solve", lambda sums, weight, **kw: (weight.double() * 20, None))
+    monkeypatch.setattr(Evidence, "solve", lambda tokens, weight, **kw: (weight.double() * 20, None))
     monkeypatch.setattr(layer_code, "fitted_scale", lambda pairs: 10.0)
     _, log = repair(child, parent, windows(16), tmp_path / "out", SETTINGS)
     assert check(log, tmp_path / "out", tmp_path / "child") == {}

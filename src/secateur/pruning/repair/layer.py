@@ -7,7 +7,8 @@ layer's error there, || parent stream (kept channels) - child stream ||^2 after 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,8 +19,8 @@ from secateur.calibration.observer import Layer
 from secateur.checkpoint import DTYPES
 from secateur.errors import UsageError
 from secateur.pruning.cut import Cut
-from secateur.pruning.repair.pair import Pair, captured
-from secateur.pruning.repair.ridge import Sums, fitted_scale, solve
+from secateur.pruning.repair.pair import Pair, captured, hooked
+from secateur.pruning.repair.ridge import Evidence, fitted_scale
 from secateur.pruning.select import flat_index
 
 METHODS = ("norm", "least-squares")
@@ -54,22 +55,27 @@ def split(batches: Sequence[int]) -> tuple[list[int], list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One layer under repair. ``targets[b]``: parent's stream after the layer, kept channels, (batch, tokens, d)."""
+    """One layer under repair. ``outputs``: what the child's layer puts out for the judging batches, as it was last
+    measured."""
 
     pair: Pair
-    targets: list[torch.Tensor]
     fit: list[int]
     judge: list[int]
+    outputs: dict[int, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, pair: Pair) -> Task:
-        fit, judge = split(pair.batches)
-        return cls(pair, [pair.run("parent", b)[..., pair.rows] for b in pair.batches], fit, judge)
+        return cls(pair, *split(pair.batches))
 
     def error(self) -> float:
         """Relative error of the child's stream after the layer, on the judging batches."""
-        off = sum(float((self.pair.run("child", b) - self.targets[b]).double().square().sum()) for b in self.judge)
-        return off / max(sum(float(self.targets[b].double().square().sum()) for b in self.judge), 1e-30)
+        off = all_ = 0.0
+        for b in self.judge:
+            target = self.pair.target(b)
+            self.outputs[b] = self.pair.run("child", b)
+            off += float((self.outputs[b] - target).double().square().sum())
+            all_ += float(target.double().square().sum())
+        return off / max(all_, 1e-30)
 
 
 @dataclass
@@ -88,7 +94,7 @@ class LayerRepair:
     log: list[Repair] = field(default_factory=list)
     changed: MutableMapping[str, torch.Tensor] = field(default_factory=dict)
 
-    def __call__(self, pair: Pair) -> None:
+    def __call__(self, pair: Pair) -> Mapping[int, torch.Tensor]:
         task = Task.of(pair)
         error = task.error()
         if "norm" in self.methods:
@@ -98,6 +104,7 @@ class LayerRepair:
             for name, linear in writers(pair.child):
                 apply = functools.partial(self._ridge, task, linear, name)
                 error = self._try(task, name, "least squares", apply, error)
+        return task.outputs
 
     def _try(self, task: Task, name: str, method: str, apply: Callable[[], bool], error: float) -> float:
         """Apply one repair, keep it if the judging batches agree; returns the error that holds now.
@@ -114,9 +121,11 @@ class LayerRepair:
         stored = task.pair.child_stream.skeleton.source
         for k, p in module.named_parameters(recurse=False):
             p.data.copy_(p.data.to(DTYPES[stored.dtype(f"{prefix}.{k}")][0]))
+        outputs = dict(task.outputs)
         attempt = Repair(child.index, name, method, error, task.error())
         self.log.append(attempt)
         if not attempt.applied:
+            task.outputs.update(outputs)
             for k, old in saved.items():
                 getattr(module, k).data.copy_(old)
             return error
@@ -130,24 +139,15 @@ class LayerRepair:
         other, kept = pair.parent.module(name), self._kept_channels(pair.parent, name)
         if other is None:
             return False
-        want, got = self._outputs(pair, other, module, task.fit[0])
+        outputs = ((pair.read("parent", b, other)["out"], pair.read("child", b, module)["out"]) for b in task.fit)
+        want, got = first = next(outputs)
         if want[..., kept].shape != got.shape:
             return False  # a norm inside units of which some are gone (per-head q and k norms)
-        outputs = (self._outputs(pair, other, module, b) for b in task.fit)
-        g = fitted_scale((want[..., kept], got) for want, got in outputs)
+        g = fitted_scale((want[..., kept], got) for want, got in itertools.chain([first], outputs))
         offset = 1.0 if _stored_minus_one(pair.child, name) else 0.0
         weight: torch.Tensor = module.weight  # type: ignore[assignment]
         weight.data.copy_((weight.data.double() + offset) * g - offset)
         return True
-
-    @staticmethod
-    def _outputs(pair: Pair, parent: nn.Module, child: nn.Module, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """What a module of the parent and its twin in the child put out."""
-        with captured(parent) as want:
-            pair.run("parent", batch)
-        with captured(child) as got:
-            pair.run("child", batch)
-        return want["out"], got["out"]
 
     def _kept_channels(self, parent: Layer, name: str) -> torch.Tensor:
         """Channels of the parent's norm that the child still has, in the child's order."""
@@ -162,46 +162,41 @@ class LayerRepair:
         Where something lies between the output and the stream, the target is the output of the parent's twin.
         """
         pair = task.pair
-        gain = stream_gain(pair, module, task.fit[0]) if self.feedback else None
-        twin = pair.parent.module(name)
-        if gain is None and twin is None:
-            return False
-        sums = Sums.zeros(module.in_features, module.out_features, module.weight.device)
+        twin, gain = pair.parent.module(name), None
+        tokens = Evidence(module.in_features, module.out_features)
         for b in task.fit:
             with captured(module) as seen:
                 out = pair.run("child", b)
+            if b == task.fit[0]:
+                gain = stream_gain(pair, module, b, seen["out"], out) if self.feedback else None
+                if gain is None and twin is None:
+                    return False
             if gain is not None:
                 # the layer adds gain * output to the stream: the output must grow by what the stream lacks
-                sums.add(seen["in"], seen["out"] + (task.targets[b] - out) / gain)
+                tokens.add(seen["in"], seen["out"] + (pair.target(b) - out) / gain)
             elif twin is not None:
-                with captured(twin) as want:
-                    pair.run("parent", b)
-                sums.add(seen["in"], want["out"][..., pair.rows])
-        if not sums.finite:
+                tokens.add(seen["in"], pair.read("parent", b, twin)["out"][..., pair.rows])
+        if not tokens.finite:
             return False
-        weight, bias = solve(sums, module.weight.data, damp=self.damp, with_bias=module.bias is not None, consume=True)
+        weight, bias = tokens.solve(module.weight.data, damp=self.damp, with_bias=module.bias is not None)
         module.weight.data.copy_(weight)
         if bias is not None:
             module.bias.data.copy_(bias)
         return True
 
 
-def stream_gain(pair: Pair, module: nn.Linear, batch: int) -> float | None:
+def stream_gain(pair: Pair, module: nn.Linear, batch: int, given: torch.Tensor, plain: torch.Tensor) -> float | None:
     """The number g by which a linear's output is multiplied when the layer adds it to the stream, None when it is not.
+    ``given``: the linear's output on this batch, ``plain``: the layer's.
 
     Found by nudging the output by noise of its own size, another number in every channel of every token: a norm, a
     gate, another linear or a mixing of tokens on the way all give a response that is no multiple of the noise. A
     sub-block that answers with less than a hundredth of it is taken for silence.
     """
-    with captured(module) as seen:
-        plain = pair.run("child", batch)
-    noise = torch.randn(seen["out"].shape, generator=torch.Generator().manual_seed(batch))
-    noise = noise.to(seen["out"]) * seen["out"].std()
-    handle = module.register_forward_hook(lambda m, args, out: out + noise)
-    try:
+    noise = torch.randn(given.shape, generator=torch.Generator().manual_seed(batch))
+    noise = noise.to(given) * given.std()
+    with hooked(module, lambda m, args, out: out + noise):
         moved = (pair.run("child", batch) - plain).double()
-    finally:
-        handle.remove()
     energy = float(noise.double().square().sum())
     if not energy or moved.shape != noise.shape:
         return None

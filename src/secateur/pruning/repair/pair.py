@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from secateur.calibration.journal import Journal, streams
-from secateur.calibration.observer import Layer
+from secateur.calibration.observer import Enough, Layer
 from secateur.calibration.walker import Stream, open_stream
 from secateur.model import Model
 
@@ -20,26 +20,45 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One layer of the child with the parent layer it came from. ``rows``: kept channels of the residual stream."""
+    """One layer of the child with the parent layer it came from. ``rows``: kept channels of the residual stream.
+
+    ``after[b]``: the parent's stream behind its layer, (batch, tokens, hidden).
+    """
 
     parent: Layer
     child: Layer
     rows: torch.Tensor
     parent_stream: Stream
     child_stream: Stream
+    after: list[torch.Tensor]
 
     def run(self, side: str, batch: int) -> torch.Tensor:
         """Output of one side's layer for one batch, from the hidden states that enter it."""
         stream, layer = (self.parent_stream, self.parent) if side == "parent" else (self.child_stream, self.child)
         return stream.calls.run(layer.block, layer.index, batch, stream.hidden[batch])
 
+    def read(self, side: str, batch: int, module: nn.Module) -> dict[str, torch.Tensor]:
+        """Input and output of a module of one side, see :func:`captured`; what lies behind it is not computed."""
+
+        def leave(m: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+            raise Enough
+
+        with captured(module) as seen, hooked(module, leave), suppress(Enough):
+            self.run(side, batch)
+        return seen
+
+    def target(self, batch: int) -> torch.Tensor:
+        """The parent's stream behind the layer on the kept channels, (batch, tokens, d)."""
+        return self.after[batch][..., self.rows]
+
     @property
     def batches(self) -> range:
         return range(len(self.child_stream.hidden))
 
 
-#: Repairs one layer in place; called once per child layer, before its outputs are computed for the next one.
-Visit = Callable[[Pair], None]
+#: Repairs one layer in place; called once per child layer. Returns what the repaired layer puts out, for the batches
+#: for which that is at hand.
+Visit = Callable[[Pair], Mapping[int, torch.Tensor]]
 
 
 @torch.no_grad()
@@ -71,9 +90,12 @@ def walk_pair(
                 a.advance(skipped)
             at += 1
         with a.loaded(old) as parent_layer, b.loaded(j) as child_layer:
-            visit(Pair(parent_layer, child_layer, kept, a, b))
-            a.advance(parent_layer)
-            b.advance(child_layer)
+            after = [a.calls.run(parent_layer.block, old, n, before) for n, before in enumerate(a.hidden)]
+            pair = Pair(parent_layer, child_layer, kept, a, b, after)
+            ready = visit(pair)
+            a.hidden[:] = after
+            for n in pair.batches:
+                b.hidden[n] = ready[n] if n in ready else pair.run("child", n)
         at = old + 1
         if book is not None:
             book.save(j + 1, a, b)
@@ -114,8 +136,15 @@ def captured(module: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
     def look(m: nn.Module, args: tuple[Any, ...], out: Any) -> None:
         seen["in"], seen["out"] = args[0], out
 
-    handle = module.register_forward_hook(look)
-    try:
+    with hooked(module, look):
         yield seen
+
+
+@contextmanager
+def hooked(module: nn.Module, hook: Callable[[nn.Module, tuple[Any, ...], Any], Any]) -> Iterator[None]:
+    """A forward hook for a while; hooks are called in the order in which they were set."""
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
     finally:
         handle.remove()

@@ -1,10 +1,11 @@
-"""Ridge regression towards the weights a cut left, from streamed sums.
+"""Ridge regression towards the weights a cut left, from streamed sums, or from the tokens where those are few.
 
 Glossary: ``X`` (tokens, inputs) what a linear of the child reads, ``Y`` (tokens, outputs) what its output should be,
 ``W0`` (outputs, inputs) its weight after the cut, ``b0`` its bias (or none).
 
     W* = argmin || Y - X W^T ||^2 + lam || W - W0 ||^2
        = W0 + (Y^T X - W0 X^T X) (X^T X + lam I)^-1,       lam = damp * mean(diag(X^T X))
+       = W0 + (Y - X W0^T)^T (X X^T + lam I)^-1 X          cheaper, and small, while tokens are few (push-through)
 
 With a bias, X and Y are centred first and b = mean(Y) - W mean(X): the bias takes up the mean error exactly (FLAP's
 bias compensation, arXiv 2312.11983, is the special case W = W0). Products are taken in float32, or in float64 where
@@ -15,12 +16,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 PANEL = 2048
 """Rows of a Gram that are summed at once."""
+FEW = 0.5
+"""Tokens are kept up to this share of the inputs: at most a quarter of what the Gram would take."""
 CERTAIN = 1e-9
 """A ridge above this share of the largest diagonal entry outweighs any rounding of a float64 factorisation."""
 
@@ -89,6 +92,60 @@ def solve(
     w = _divided(rest, gram, damp * float(gram.diagonal().mean()), mine).add_(w0)
     bias = (sums.y - w @ sums.x) / max(1, sums.count) if with_bias else None
     return w, bias
+
+
+def solve_rows(
+    x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, *, damp: float = 1e-2, with_bias: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What :func:`solve` gives, from x (tokens, inputs) and y (tokens, outputs): nothing is (inputs, inputs).
+
+    X X^T is summed in float64; the other two products with X are taken in the dtype of the activations.
+    """
+    mean_x, mean_y = x.mean(0, dtype=torch.float64), y.mean(0, dtype=torch.float64)
+    if with_bias:
+        x, y = x - mean_x.to(x.dtype), y - mean_y.to(y.dtype)
+    inner = x.new_zeros(len(x), len(x), dtype=torch.float64)
+    for panel in torch.split(x, PANEL, 1):
+        wide = panel.double()
+        inner.addmm_(wide, wide.T)
+    missing = y.double() - x @ weight.to(x.dtype).T
+    ridge = damp * float(inner.diagonal().sum()) / x.shape[1]
+    w = (_divided(missing.T.contiguous(), inner, ridge).to(x.dtype) @ x).double().add_(weight.double())
+    return w, mean_y - w @ mean_x if with_bias else None
+
+
+@dataclass
+class Evidence:
+    """Tokens for one linear: as they are while there are fewer than :data:`FEW` of its inputs, then only their sums."""
+
+    inputs: int
+    outputs: int
+    rows: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    sums: Sums | None = None
+
+    def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """``x`` (..., inputs), ``y`` (..., outputs)."""
+        wide = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+        self.rows.append((x.reshape(-1, self.inputs).to(wide), y.reshape(-1, self.outputs).to(wide)))
+        if self.sums is None and sum(len(a) for a, _ in self.rows) > FEW * self.inputs:
+            self.sums = Sums.zeros(self.inputs, self.outputs, x.device)
+        while self.sums is not None and self.rows:
+            self.sums.add(*self.rows.pop(0))
+
+    @property
+    def finite(self) -> bool:
+        """False when an activation overflowed: nothing can be fitted to that."""
+        if self.sums is not None:
+            return self.sums.finite
+        return all(bool(torch.isfinite(v).all()) for pair in self.rows for v in pair)
+
+    def solve(self, weight: torch.Tensor, *, damp: float, with_bias: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """See :func:`solve`; what was collected is used up."""
+        if self.sums is not None:
+            return solve(self.sums, weight, damp=damp, with_bias=with_bias, consume=True)
+        x, y = (torch.cat(v) for v in zip(*self.rows, strict=True))
+        self.rows.clear()
+        return solve_rows(x, y, weight, damp=damp, with_bias=with_bias)
 
 
 def _divided(rest: torch.Tensor, gram: torch.Tensor, ridge: float, consume: bool = False) -> torch.Tensor:
