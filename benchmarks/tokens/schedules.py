@@ -12,7 +12,7 @@ from secateur.tokens.calibrated import calibrate
 from secateur.tokens.settings import TokenReduction
 
 FILE = "tokens-schedules.jsonl"
-TRIALS, TIMES = 16, 4
+TRIALS, TIMES = 16, 16
 """Trials of a search; windows, as a multiple of what methods are compared on: schedules differ by less."""
 METHODS = ("utrc",)
 

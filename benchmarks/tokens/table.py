@@ -6,6 +6,7 @@ python -m benchmarks.tokens.table --write    also puts them between the marks in
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -81,16 +82,17 @@ def clipping(lines: list[Line]) -> str:
 
 def calibrated(lines: list[Line]) -> str:
     rows = []
+    searched = sorted({line["settings"]["windows"] for line in lines})
     for parent, prompt in places(lines):
-        for share in SHARES:
-            found = pick(lines, parent=parent, prompt=prompt, flops=share)
+        for share, windows in itertools.product(SHARES, searched):
+            found = pick(lines, parent=parent, prompt=prompt, flops=share, windows=windows)
             if found:
                 where = "; ".join(",".join(map(str, line["result"]["locations"])) for line in found)
                 kls = [spread(values(found, key), 4) for key in ("paper_kl", "kl")]
                 both = [spread(above(found, key, "full"), 4) for key in ("paper_loss", "loss")]
-                rows.append([f"{parent}, {prompt}, {share:.0%}", *kls, *both, where])
+                rows.append([f"{parent}, {prompt}, {share:.0%}, {windows}", *kls, *both, where])
     return table(
-        ["", "KL, paper's", "KL, calibrated", "loss rise, paper's", "loss rise, calibrated", "locations by seed"], rows
+        ["", "KL, paper's", "KL, calibrated", "loss rise, paper's", "loss rise, calibrated", "locations"], rows
     )
 
 
