@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from secateur.errors import UsageError
-from secateur.layerwise.gram import Gram, add_upper, mirrored, upper_inverse
+from secateur.layerwise.gram import Gram, add_upper, invert_upper_, mirrored, reverse_, transpose_
 from tests.layerwise.made import inputs
 
 
@@ -30,7 +30,19 @@ def test_one_factorisation_gives_what_two_and_an_inverse_give(width: int) -> Non
     assert torch.allclose(got, want, rtol=0, atol=1e-11 * float(want.abs().max()))
     assert torch.equal(got, got.triu())
     r = torch.linalg.cholesky(h, upper=True)
-    assert torch.allclose(upper_inverse(r) @ r, torch.eye(width, dtype=torch.float64), atol=1e-10)
+    inverse = r.clone()
+    invert_upper_(inverse)
+    assert torch.allclose(inverse @ r, torch.eye(width, dtype=torch.float64), atol=1e-10)
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 256, 300, 700])
+def test_a_matrix_is_turned_round_in_its_place(width: int) -> None:
+    before = torch.arange(width * width, dtype=torch.float64).view(width, width)
+    after = before.clone()
+    reverse_(after.view(-1))
+    assert torch.equal(after, before.flip(0, 1))
+    transpose_(after)
+    assert torch.equal(after, before.flip(0, 1).T)
 
 
 def test_what_is_not_positive_definite_is_refused() -> None:

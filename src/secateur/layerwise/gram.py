@@ -22,7 +22,7 @@ from secateur.errors import UsageError
 
 DAMP = 1e-2
 """The damping of SparseGPT, GPTQ and their kin."""
-_SMALL, _BLOCK = 128, 256
+_SMALL, _BLOCK, _PIECE = 128, 256, 1 << 18
 
 
 @dataclass
@@ -114,17 +114,21 @@ class Gram:
     def _factor(self, damp: float, order: torch.Tensor) -> torch.Tensor:
         """U of the inputs in ``order``: H = R R^T with R upper triangular (Cholesky from the last row up), U = R^-1.
 
-        One factorisation instead of two with an inverse between them, and few matrices of this size at a time.
+        One factorisation instead of two with an inverse between them, and every step where its matrix lies: besides the
+        Gram memory holds U and a quarter.
         """
         last = order.flip(0)
-        h = self.matrix.index_select(0, last)
-        h = h.index_select(1, last)
+        h = torch.empty_like(self.matrix)
+        for row in range(0, self.width, _BLOCK):
+            h[row : row + _BLOCK] = self.matrix[last[row : row + _BLOCK]].index_select(1, last)
         h.diagonal().copy_(self._diagonal(damp)[last])
-        lower = _cholesky(h)
-        del h
-        r = lower.flip(0, 1)
-        del lower
-        return upper_inverse(r)
+        failed = torch.zeros((), dtype=torch.int32, device=h.device)
+        torch.linalg.cholesky_ex(h.mT, out=(h.mT, failed))  # in place by columns: rows then hold L^T
+        _check(failed)
+        reverse_(h.view(-1))
+        transpose_(h)
+        invert_upper_(h)
+        return h
 
     def error(self, delta: torch.Tensor) -> float:
         """tr(delta C delta^T): squared error of the outputs when the weight changes by ``delta`` (m, d), multiplied in
@@ -159,33 +163,53 @@ def spd_inverse(h: torch.Tensor) -> torch.Tensor:
     return inverse
 
 
-def upper_inverse(r: torch.Tensor) -> torch.Tensor:
-    """Inverse of an upper triangular ``r`` (d, d), by halves: nearly all of it matrix products."""
-    out = torch.zeros_like(r)
-    _fill_inverse(r, out)
-    return out
+def reverse_(flat: torch.Tensor) -> None:
+    """Reverse a vector in its place."""
+    n = len(flat)
+    for start in range(0, n // 2, _PIECE):
+        stop = min(start + _PIECE, n // 2)
+        head, tail = flat[start:stop], flat[n - stop : n - start]
+        kept = head.clone()
+        head.copy_(tail.flip(0))
+        tail.copy_(kept.flip(0))
 
 
-def _fill_inverse(r: torch.Tensor, out: torch.Tensor) -> None:
+def transpose_(m: torch.Tensor) -> None:
+    """Transpose a square matrix in its place, block by block."""
+    blocks = [slice(i, i + _BLOCK) for i in range(0, m.shape[0], _BLOCK)]
+    for n, i in enumerate(blocks):
+        for j in blocks[n:]:
+            kept = m[i, j].clone()
+            m[i, j] = m[j, i].T.clone() if i == j else m[j, i].T
+            m[j, i] = kept.T
+
+
+def invert_upper_(r: torch.Tensor) -> None:
+    """Invert an upper triangular matrix (d, d), zero below, in its place and by halves: nearly all of it products."""
     d = r.shape[0]
     if d <= _SMALL:
-        torch.linalg.solve_triangular(r, torch.eye(d, dtype=r.dtype, device=r.device), upper=True, out=out)
+        r.copy_(torch.linalg.solve_triangular(r, torch.eye(d, dtype=r.dtype, device=r.device), upper=True))
         return
     half = d // 2
-    _fill_inverse(r[:half, :half], out[:half, :half])
-    _fill_inverse(r[half:, half:], out[half:, half:])
-    torch.mm(out[:half, :half], (r[:half, half:] @ out[half:, half:]).neg_(), out=out[:half, half:])
+    invert_upper_(r[:half, :half])
+    invert_upper_(r[half:, half:])
+    product = r[:half, half:] @ r[half:, half:]
+    torch.mm(r[:half, :half], product.neg_(), out=r[:half, half:])
 
 
 def _cholesky(h: torch.Tensor) -> torch.Tensor:
     factor, failed = torch.linalg.cholesky_ex(h)
+    _check(failed)
+    lower: torch.Tensor = factor
+    return lower
+
+
+def _check(failed: torch.Tensor) -> None:
     if bool(failed.any()):
         raise UsageError(
             "a Gram matrix cannot be factorised: its inputs depend on each other",
             hint="give a larger --damp, or more text",
         )
-    lower: torch.Tensor = factor
-    return lower
 
 
 def gram_bytes(width: int, *, diagonal: bool = False) -> int:
