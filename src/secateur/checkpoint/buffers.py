@@ -15,7 +15,9 @@ import numpy.typing as npt
 import torch
 
 KEEP_BYTES = 256 << 20
-"""Bytes of unused buffers kept for the next tensor."""
+"""Bytes of unused buffers kept for the next tensor, at the most,"""
+KEEP_TENSORS = 4
+"""and as many of the largest tensor yet: what a smaller model cannot use is not kept."""
 SMALL = 1 << 20
 """Below this the allocator recycles memory by itself."""
 
@@ -30,7 +32,7 @@ class BufferPool:
     """
 
     def __init__(self, keep_bytes: int = KEEP_BYTES) -> None:
-        self._keep = keep_bytes
+        self._keep, self._largest = keep_bytes, 0
         self._free: deque[_Bytes] = deque()
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -38,6 +40,7 @@ class BufferPool:
         nbytes = math.prod(shape) * dtype.itemsize
         if nbytes < SMALL:
             return torch.empty(shape, dtype=dtype)
+        self._largest = max(self._largest, nbytes)
         base = self._take(nbytes)
         # A view of its own for each use: torch holds it as long as the storage lives, and its end gives the base back.
         view = base[:nbytes]
@@ -57,7 +60,8 @@ class BufferPool:
 
     def _give_back(self, base: _Bytes) -> None:
         self._free.append(base)
-        while sum(free.nbytes for free in tuple(self._free)) > self._keep:
+        keep = min(self._keep, KEEP_TENSORS * self._largest)
+        while sum(free.nbytes for free in tuple(self._free)) > keep:
             try:
                 self._free.popleft()
             except IndexError:
