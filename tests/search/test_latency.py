@@ -24,9 +24,9 @@ from secateur.search.budget import make_budget
 from secateur.search.candidates import Space
 from secateur.search.dials import dials
 from secateur.search.latency import STEM, Kind, Reader, Sample, Table
-from secateur.search.probe import Turns, build, measure
+from secateur.search.probe import Turns, _grid, build, measure
 from secateur.search.resources import Workload
-from secateur.search.schedule import kinds_of, representative, schedule
+from secateur.search.schedule import LEAST_POINTS, kinds_of, representative, schedule, spread_points
 from secateur.search.setting import setting_of
 from secateur.search.surface import Surface
 from tests.contract.harness import Parent
@@ -156,6 +156,32 @@ def test_the_schedule_shows_every_point_that_can_be_said(name: str, parents: dic
         if name == "nemotron_h":
             assert len(shapes) == max(map(len, want.values()))
             assert kinds == {"": ("d",), "attention": ("d", "k"), "mamba": ("d", "h"), "mlp": ("d", "f"), "moe": ("d",)}
+
+
+def test_where_the_config_ties_sizes_the_schedule_covers_what_it_can_say(tmp_path: Path) -> None:
+    """Mamba-2's config says heads times their width as a whole multiple of the hidden size: of a grid of three sizes
+    each, it can say four points, and all with the same number of heads."""
+    raw = {"model_type": "mamba2", "architectures": ["Mamba2ForCausalLM"], "hidden_size": 192, "num_heads": 24}
+    raw |= {"head_dim": 16, "n_groups": 4, "state_size": 32, "num_hidden_layers": 2, "vocab_size": 97, "expand": 2}
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    with open_model(tmp_path / "config.json") as model:
+        axes = ["hidden", "ssm_head_dim", "ssm_heads"]
+        full, few = dials(model.anatomy, axes), _grid(model, axes)
+        assert len({s["h"] for s in schedule(model.anatomy, few)}) == 1
+        shapes = schedule(model.anatomy, few, full)
+    said = [p for p in itertools.product(*(d.values for d in full)) if 4 * p[1] * p[2] % p[0] == 0]
+    for axis, values in zip("dph", zip(*said, strict=True), strict=True):
+        seen = {s[axis] for s in shapes}
+        assert (min(seen), max(seen)) == (min(values), max(values)) and len(seen) > 3
+    assert LEAST_POINTS <= len(shapes) <= LEAST_POINTS + 3
+
+
+def test_points_spread_from_those_that_are_given() -> None:
+    line = {(n,) for n in range(1, 10)}
+    assert spread_points([(9,)], line, 3) == [(9,), (5,), (1,)]
+    assert spread_points([], line, 99) == sorted(line, reverse=True)
+    assert spread_points([(4,)], line, 1) == [(9,), (4,), (1,)]
+    assert spread_points([], set(), 3) == []
 
 
 @pytest.mark.parametrize("name", ["nemotron_h", "zamba2", "jamba", "recurrent_gemma", "llama", "kimi_linear"])

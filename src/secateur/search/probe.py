@@ -63,12 +63,13 @@ def measure(
     """Time every kind of layer of ``model``'s family on a grid of sizes; needs the config, not the weights.
 
     ``sizes``: public axes to vary, with public sizes; three sizes from the smallest to the present one where none are
-    given. Raises SecateurError when a model cannot run in this setting.
+    given, more where the config can say few of their combinations. Raises SecateurError when a model cannot run in
+    this setting.
     """
     workload, place, turns = workload or Workload(), (place or Place()).resolved(), turns or Turns()
     chosen = _grid(model, sizes)
     timed = _Timed(model, chosen, representative(model), workload, place, turns, clock or clock_for(place.device))
-    shapes = schedule(model.anatomy, chosen)
+    shapes = schedule(model.anatomy, chosen, dials(model.anatomy, sizes))
     setting = setting_of(model, workload, place)
     for n in range(turns.passes):
         for i, shape in enumerate(shapes[:: -1 if n % 2 else 1]):
