@@ -83,7 +83,7 @@ def calibrate(
     judge: Judge,
     asked: TokenReduction,
     *,
-    trials: int = 60,
+    trials: int = 30,
     finalists: int = 4,
     seed: int = 0,
     progress: Progress = lambda done, total: None,
