@@ -21,18 +21,16 @@ from .arenas import EFFORT, Counted, arena_of, statistics
 
 ROWS = [
     ("evolutionary", "nemotron_h"),
-    ("evolutionary", "llama"),
-    ("minitron", "nemotron_h"),
+    ("minitron", "llama"),
     ("darwinlm", "llama"),
     ("search-llm", "nemotron_h"),
-    ("search-llm", "llama"),
-    ("multipruner", "llama"),
     ("multipruner", "nemotron_h"),
     ("compressor", "nemotron_h"),
     ("ten-largest", "llama"),
     ("uniform", "mamba2"),
     ("uniform", "nemotron_h"),
 ]
+MORE = [("evolutionary", "llama"), ("minitron", "nemotron_h"), ("search-llm", "llama"), ("multipruner", "llama")]
 
 MEASURE_THEIR_WAY_DOWN = ("multipruner", "shedder", "sleb", "bonsai")
 
@@ -43,7 +41,7 @@ def told(arena: Arena, outcome: Outcome) -> tuple[object, ...]:
     return outcome.winner, outcome.stage, outcome.agreements, scores
 
 
-@pytest.mark.parametrize(("name", "family"), ROWS)
+@pytest.mark.parametrize(("name", "family"), [*ROWS, *(pytest.param(*row, marks=pytest.mark.long) for row in MORE)])
 def test_strategy(name: str, family: str, parents: dict[str, Parent], tmp_path: Path) -> None:
     with open_model(parents[family].folder) as model:
         arena = arena_of(model, work=tmp_path / "work")
