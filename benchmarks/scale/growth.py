@@ -158,15 +158,21 @@ def works(p: Point) -> dict[str, Any]:
 def counted(config: dict[str, Any], **load: int) -> dict[str, Any]:
     """Verb -> what it has to do for a shape and a load."""
     from secateur.cost import Load, work
-    from secateur.model import open_model
     from secateur.pruning.shape import resolve
+
+    model = opened(config)
+    layers = frozenset(range(model.anatomy.n_layers))
+    return work(model, resolve(model.anatomy, shape.keep(config)), layers, Load(**load))
+
+
+def opened(config: dict[str, Any]) -> Any:
+    """The model of a config, without weights."""
+    from secateur.model import open_model
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.json"
         path.write_text(json.dumps(config))
-        model = open_model(path)
-    layers = frozenset(range(model.anatomy.n_layers))
-    return work(model, resolve(model.anatomy, shape.keep(config)), layers, Load(**load))
+        return open_model(path)
 
 
 def on_8b(results: Path) -> list[tuple[str, Any, float]]:
@@ -199,10 +205,11 @@ def fit(results: Path) -> dict[str, dict[str, float]]:
 
     rates, weights = machine(results), {}
     small = [(verb, works(p)[verb], r["cpu_seconds"]) for verb, p, r in measured(results) if p.ranks == 1]
+    large = on_8b(results)
     for verb in VERBS:
         rows, wanted = [], []
         own = [(terms(w, rates), seconds, 1.0) for v, w, seconds in small if v == verb]
-        for v, w, seconds in on_8b(results):
+        for v, w, seconds in large:
             if v == verb:  # on the clock, where disks count
                 own.append(((each := terms(w, rates)), seconds - each["disk"], len(own) ** 0.5))
         for each, seconds, weight in own:
@@ -252,9 +259,7 @@ LARGE = {
 
 def forecast(results: Path) -> str:
     """Hours, memory and disk of the road at sizes nobody ran here, on this machine and on GPUs."""
-    from secateur.cost import Load, price, work
-    from secateur.model import open_model
-    from secateur.pruning.shape import resolve
+    from secateur.cost import price
 
     rates = machine(results)
     lines = [
@@ -268,18 +273,13 @@ def forecast(results: Path) -> str:
         if layers:
             pattern = (shape.PATTERN * (layers // len(shape.PATTERN) + 1))[:layers]
             raw |= {"hybrid_override_pattern": pattern, "num_hidden_layers": layers}
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "config.json"
-            path.write_text(json.dumps(raw))
-            model = open_model(path)
-        sizes = resolve(model.anatomy, shape.keep(raw))
+        parameters = opened(raw).anatomy.count()
         ranks = {"8 B": 1, "70 B": 16, "500 B": 128}[name]
-        load = Load(train_tokens=10**9, ranks=ranks)
-        for verb, w in work(model, sizes, frozenset(range(model.anatomy.n_layers)), load).items():
+        for verb, w in counted(raw, train_tokens=10**9, ranks=ranks).items():
             found = price(verb, w, rates)
             gpu = f"{found.gpu_seconds * (ranks if verb == 'calibrate' else 1) / 3600:,.3g}" if w.flops else "-"
             cells = (
-                f"{model.anatomy.count() / 1e9:.0f} B", f"{verb}, {ranks} processes" if ranks > 1 else verb,
+                f"{parameters / 1e9:.0f} B", f"{verb}, {ranks} processes" if ranks > 1 else verb,
                 f"{found.seconds / 3600:,.1f}", gpu, f"{found.memory / 2**30:,.1f}", f"{found.disk / 1e9:,.0f}",
             )  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")

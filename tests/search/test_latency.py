@@ -166,7 +166,8 @@ def test_where_the_config_ties_sizes_the_schedule_covers_what_it_can_say(tmp_pat
     (tmp_path / "config.json").write_text(json.dumps(raw))
     with open_model(tmp_path / "config.json") as model:
         axes = ["hidden", "ssm_head_dim", "ssm_heads"]
-        full, few = dials(model.anatomy, axes), _grid(model, axes)
+        full = dials(model.anatomy, axes)
+        few = _grid(full, axes)
         assert len({s["h"] for s in schedule(model.anatomy, few)}) == 1
         shapes = schedule(model.anatomy, few, full)
     said = [p for p in itertools.product(*(d.values for d in full)) if 4 * p[1] * p[2] % p[0] == 0]

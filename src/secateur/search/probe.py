@@ -67,9 +67,10 @@ def measure(
     this setting.
     """
     workload, place, turns = workload or Workload(), (place or Place()).resolved(), turns or Turns()
-    chosen = _grid(model, sizes)
+    full = dials(model.anatomy, sizes)
+    chosen = _grid(full, sizes)
     timed = _Timed(model, chosen, representative(model), workload, place, turns, clock or clock_for(place.device))
-    shapes = schedule(model.anatomy, chosen, dials(model.anatomy, sizes))
+    shapes = schedule(model.anatomy, chosen, full)
     setting = setting_of(model, workload, place)
     for n in range(turns.passes):
         for i, shape in enumerate(shapes[:: -1 if n % 2 else 1]):
@@ -79,11 +80,11 @@ def measure(
     return Table(setting, {d.axis.symbol: d.symbols for d in chosen}, timed.kinds())
 
 
-def _grid(model: Model, sizes: Mapping[str, Sequence[int] | None] | Sequence[str] | None) -> list[Dial]:
+def _grid(full: Sequence[Dial], sizes: Mapping[str, Sequence[int] | None] | Sequence[str] | None) -> list[Dial]:
     """The dials to vary: sizes as given, otherwise the smallest, a middle and the largest."""
     given = sizes if isinstance(sizes, Mapping) else {}
     out = []
-    for dial in dials(model.anatomy, sizes):
+    for dial in full:
         values = dial.values
         if given.get(dial.axis.name) is None and len(values) > _GRID:
             at = [round(i * (len(values) - 1) / (_GRID - 1)) for i in range(_GRID)]

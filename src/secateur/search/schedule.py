@@ -105,11 +105,18 @@ def _lattice(
     while math.prod(map(len, values)) > _MAX_TRIALS and max(map(len, values)) > 3:
         most = max(range(len(values)), key=lambda i: len(values[i]))
         values[most] = np.unique(np.r_[values[most][::2], values[most][-1], dials[most].values])
-    sizes: dict[str, Any] = dict(anatomy.sizes)
-    for dial, grid in zip(full, np.meshgrid(*values, indexing="ij"), strict=True):
+    return values, _sayable(anatomy, anatomy.sizes, full, values)
+
+
+def _sayable(
+    anatomy: Anatomy, plain: Mapping[str, int], free: Sequence[Dial], values: Sequence[NDArray[np.int64]]
+) -> NDArray[np.bool_]:
+    """Whether the config can say the sizes ``plain`` with each combination of ``values`` of the free dials."""
+    sizes: dict[str, Any] = dict(plain)
+    for dial, grid in zip(free, np.meshgrid(*values, indexing="ij"), strict=True):
         sizes |= dict.fromkeys(dial.symbols, grid)
     ok = expressible(anatomy.family, sizes, anatomy.config, anatomy.live)
-    return values, np.broadcast_to(ok, [len(v) for v in values])
+    return np.broadcast_to(ok, [len(v) for v in values])
 
 
 def spread_points(grid: Sequence[Point], sayable: set[Point], count: int) -> list[Point]:
@@ -147,16 +154,13 @@ def _completed(anatomy: Anatomy, dials: Sequence[Dial], fixed: Mapping[str, int]
     free = [d for d in dials if d.axis.symbol not in fixed]
     while np.prod([len(d.values) for d in free], dtype=float) > _MAX_TRIALS:
         free = free[:-1]
+    sizes = dict(anatomy.sizes)
+    for dial in dials:
+        sizes |= dict.fromkeys(dial.symbols, plain[dial.axis.symbol])
     for tried in ([], free):  # mostly the largest will do
-        sizes: dict[str, Any] = dict(anatomy.sizes)
-        for dial in dials:
-            sizes |= dict.fromkeys(dial.symbols, plain[dial.axis.symbol])
-        grids = np.meshgrid(*(d.values[::-1] for d in tried), indexing="ij")
-        for dial, grid in zip(tried, grids, strict=True):
-            sizes |= dict.fromkeys(dial.symbols, grid)
-        shape = grids[0].shape if grids else ()
-        ok = np.broadcast_to(expressible(anatomy.family, sizes, anatomy.config, anatomy.live), shape)
+        values = [d.values[::-1] for d in tried]
+        ok = _sayable(anatomy, sizes, tried, values)
         if ok.any():
-            at = np.unravel_index(int(ok.argmax()), shape) if shape else ()
-            return plain | {d.axis.symbol: int(g[at]) for d, g in zip(tried, grids, strict=True)}
+            at = np.unravel_index(int(ok.argmax()), ok.shape) if tried else ()
+            return plain | {d.axis.symbol: int(v[k]) for d, v, k in zip(tried, values, at, strict=True)}
     return None

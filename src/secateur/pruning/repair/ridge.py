@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import torch
 
 PANEL = 2048
-"""Rows of a Gram that are summed at once."""
+"""Inputs that are multiplied at once."""
 FEW = 0.5
 """Tokens are kept up to this share of the inputs: at most a quarter of what the Gram would take."""
 CERTAIN = 1e-9
