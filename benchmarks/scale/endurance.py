@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.tables import RESULTS
+from benchmarks.common.tables import table as markdown
 from benchmarks.common.units import append
 
 FILE = RESULTS / "scale-endurance.jsonl"
@@ -285,6 +286,20 @@ def verdict(result: dict[str, Any]) -> list[str]:
     return wrong
 
 
+def table(line: dict[str, Any]) -> str:
+    """A run in Markdown, and in a sentence how it ended."""
+    result, rows = line["result"], []
+    for f in result["faults"]:
+        grown = "-" if f["growth"] is None else f"{f['growth']:.3f}"
+        fine = f.get("as_wanted", not f["code"]) and f.get("clear", True)
+        rows.append([f["fault"], str(f.get("step", "end")), str(f["code"]), "yes" if fine else "NO", grown])
+    head = ["fault", "at step", "exit code", "as it must be", "memory, last over second tenth"]
+    wrong = verdict(result)
+    end = "; ".join(wrong) if wrong else "curve and weights are those of the undisturbed run"
+    size = f"{result.get('steps', 0):,} steps in {result['seconds'] / 60:.0f} minutes"
+    return f"{markdown(head, rows)}\n\n{size}: {end}."
+
+
 def main(argv: list[str] | None = None, say: Callable[[str], None] = print) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
@@ -303,14 +318,10 @@ def main(argv: list[str] | None = None, say: Callable[[str], None] = print) -> i
         result = run(bench, steps, args.seed, say)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    append(args.results, {"settings": {"minutes": args.minutes, "seed": args.seed}, "result": result})
-    say("| fault | at step | exit code | as it must be | memory, last over second tenth |\n|---|---:|---:|---|---:|")
-    for f in result["faults"]:
-        grown = "-" if f["growth"] is None else f"{f['growth']:.3f}"
-        say(f"| {f['fault']} | {f.get('step', 'end')} | {f['code']} | {f.get('as_wanted', not f['code'])} | {grown} |")
-    wrong = verdict(result)
-    say("wrong: " + "; ".join(wrong) if wrong else "curve and weights are those of the undisturbed run")
-    return 1 if wrong else 0
+    line = {"settings": {"minutes": args.minutes, "seed": args.seed}, "result": result}
+    append(args.results, line)
+    say(table(line))
+    return 1 if verdict(result) else 0
 
 
 if __name__ == "__main__":

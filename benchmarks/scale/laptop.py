@@ -138,6 +138,7 @@ def measured(road: Road, stage: str, limit: int, kill: bool) -> dict[str, Any]:
     least = road.least(stage)
     command, out = road.stages()[stage]
     remove(out)
+    remove(road.work / "journal")  # of an interrupted measurement: going on from it would be measured as speed
     forget(road.work)
     code, seconds, peak = limited(limit, command)
     if code:

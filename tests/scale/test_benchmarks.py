@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from benchmarks.common.units import append, read
-from benchmarks.scale import growth, laptop, shape
+from benchmarks.scale import fit, growth, laptop, plot, shape, table
 from benchmarks.scale.growth import Point
 
 from secateur.anatomy.anatomy import Anatomy
@@ -57,19 +57,20 @@ def test_its_weights_look_trained_and_run(tmp_path: Path) -> None:
 def test_the_fit_finds_what_was_put_in(tmp_path: Path) -> None:
     results, rates = tmp_path / "growth.jsonl", Machine(5e10, 1e9, 1e9, 1e9)
     append(results, {"settings": {"unit": "machine"}, "result": rates.to_json()})
-    true = {"start": 4.0, "compute": 2.5, "hash": 0.0, "cast": growth.CAST}
+    true = {"start": 4.0, "compute": 2.5, "hash": 0.0, "cast": fit.CAST}
     for p in growth.points(quick=False):
-        each = terms(growth.works(p)["calibrate"], rates)
+        each = terms(fit.works(p)["calibrate"], rates)
         seconds = p.ranks * sum(true[t] * each[t] for t in true)
         settings = {"verb": "calibrate", **growth.asdict(p)}
         append(results, {"settings": settings, "result": {"cpu_seconds": seconds, "peak_bytes": 5e8}})
-    found = growth.fit(results)["calibrate"]
+    found = fit.fit(results)["calibrate"]
     assert all(found[t] == pytest.approx(true[t], rel=1e-3, abs=1e-3) for t in true)
-    shown = [row.split(" | ") for row in growth.table(results).splitlines()[2:]]
+    shown = [row.split(" | ") for row in table.points(results).splitlines()[2:]]
     assert len(shown) == len(growth.points(quick=False))
-    assert all(abs(float(row[3]) - float(row[4])) < 0.2 for row in shown)
-    assert "<svg" in growth.plot(results) and "500 B" not in growth.table(results)
-    assert growth.forecast(results).count("\n") == 1 + 15
+    assert all(abs(float(row[1]) - float(row[2])) < 0.2 for row in shown)
+    drawn = plot.draw(results)
+    assert "<svg" in drawn and "calibrate</text>" in drawn and "hidden</text>" in drawn
+    assert table.forecast(results).count("\n") == 1 + 15
 
 
 def line(stage: str, **result: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
     seconds = start + a F/flops + b (read/rate + written/rate) + c hashed/rate + e cast
 
 ``start``, a, c and e are of the code, the rates of the machine. They lie in ``fitted.json``, which
-``benchmarks/scale/growth.py --fit`` writes from its measurements (non-negative least squares on relative errors, in
+``benchmarks/scale/fit.py`` writes from its measurements (non-negative least squares on relative errors, in
 processor seconds, which know no disk: b is 1). Without that file a, b and c are 1 and nothing else counts: a bound
 from below.
 """
