@@ -9,7 +9,7 @@ anonymous mappings, stacks; the resident peak beside it counts libraries' pages 
     secateur calibrate P --text T --out S --journal J          4,096 tokens
     secateur plan P --keep ... --stats S --out L               the 4 B shape
     secateur prune P --plan L --stats S --out C
-    secateur repair C --parent P --text T --out R --journal J  norm factors and least squares
+    secateur repair C --parent P --text T --out R --journal J  least squares
     secateur eval R --parent P --text T --journal J --out E    block by block, for memory is too small
 
 Each is compared with what the same work costs at least: block forwards of its tokens, and its bytes read and written
@@ -77,7 +77,10 @@ class Road:
                 ["prune", parent, "--plan", str(at / "plan.json"), "--stats", str(at / "stats.safetensors")],
                 at / "child",
             ),
-            "repair": (["repair", str(at / "child"), "--parent", parent, *given, *journal], at / "repaired"),
+            "repair": (
+                ["repair", str(at / "child"), "--parent", parent, "--method", "least-squares", *given, *journal],
+                at / "repaired",
+            ),
             "eval": (
                 ["eval", str(at / "repaired"), "--parent", parent, *text, "--limit", f"{self.samples * self.length}B",
                  "--window", str(self.length), "--batch", str(self.batch), "--stream", *journal],

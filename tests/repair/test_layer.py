@@ -16,7 +16,7 @@ from secateur.errors import UsageError
 from secateur.model import Model, open_model
 from secateur.pruning.recorded import recorded_cut
 from secateur.pruning.repair import layer as under_test
-from secateur.pruning.repair.layer import LayerRepair, Task, norms, split, stream_gain, writers
+from secateur.pruning.repair.layer import LayerRepair, Repair, Task, norms, split, stream_gain, writers
 from secateur.pruning.repair.pair import Pair, captured, walk_pair
 from secateur.pruning.repair.ridge import Evidence
 from tests.contract.harness import Parent, double_precision, load
@@ -226,6 +226,35 @@ def test_the_nudge(between: Callable[[torch.Tensor], torch.Tensor], gain: float 
     block = _Residual(between, scale)
     got = nudged(_OnePair(block), block.linear)  # type: ignore[arg-type]
     assert got == (gain if gain is None else pytest.approx(gain, rel=2e-2 if scale < 1 else 1e-3))
+
+
+@pytest.mark.parametrize("name", ["nemotron_h", "falcon_h1"])
+def test_what_a_layer_puts_out_follows_without_another_run(name: str, parents: Parents, tmp_path: Path) -> None:
+    """Behind the last linear that was fitted, also where the layer multiplies its output on the way; the parent runs
+    once."""
+    parent, child = cut(parents[name], tmp_path / "child")
+    for model in (parent, child):
+        model.anatomy.config.object.mlp_multipliers = [0.7, 1.3]
+    work, followed = LayerRepair(recorded_cut(parent, child)), []
+
+    def visit(pair: Pair) -> None:
+        ran, plain, (fit, judge), made = [], Pair.run, split(pair.batches), len(work.log)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Pair, "run", lambda self, side, b: ran.append((side, b)) or plain(self, side, b))
+            patch.setattr(Repair, "applied", True)  # with so little text, few would stay
+            found = work(pair)
+        assert {*judge} <= found.keys()
+        read = len(list(norms(pair.child))) + (len(list(writers(pair.child))) if name == "falcon_h1" else 0)
+        assert all(ran.count(("parent", b)) <= max(1, read) for b in fit)
+        assert len(pair.after) == len(pair.batches)
+        for b, got in found.items():
+            want = pair.run("child", b)
+            assert torch.allclose(got, want, atol=1e-4 * float(want.std()))
+        if any(r.method == "least squares" for r in work.log[made:]):
+            followed.extend(b for b in fit if b in found)
+
+    visit_all(parent, child, visit, windows(12, 6))
+    assert followed
 
 
 # ---- what stays ---------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from secateur.cli import options
 from secateur.cli.calibrate import bars
 from secateur.cli.common import out
 
+METHODS = ("norm", "least-squares")
 NAME = "repair"
 HELP = """Repair a cut child in closed form: norm factors, and least squares for what writes the residual stream.
 
@@ -30,6 +31,7 @@ def run(
     parent: Annotated[str, typer.Option(help="the checkpoint it was cut from")],
     text: Annotated[list[str], typer.Option(help="text files, folders, JSONL, parquet or hf://owner/name; repeatable")],
     save: options.Result,
+    methods: Annotated[list[str], typer.Option("--method", help="norm, least-squares; repeatable")] = METHODS,  # type: ignore[assignment]
     samples: Annotated[int, typer.Option(min=2, help="windows of text")] = api.REPAIR_SAMPLES,
     length: options.Length = api.REPAIR_LENGTH,
     batch: options.Batch = 4,
@@ -43,8 +45,8 @@ def run(
 ) -> None:
     with bars() as progress:
         api.repair(
-            child, text, parent=parent, out=save, samples=samples, length=length, batch=batch, seed=seed, damp=damp,
-            feedback=feedback, device=device, journal=journal, progress=progress,
+            child, text, parent=parent, out=save, methods=methods, samples=samples, length=length, batch=batch,
+            seed=seed, damp=damp, feedback=feedback, device=device, journal=journal, progress=progress,
         )  # fmt: skip
     print_attempts(json.loads((save / "secateur.json").read_text(encoding="utf-8"))["repair"]["attempts"])
     out.print(f"wrote {save}", soft_wrap=True)

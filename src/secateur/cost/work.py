@@ -6,15 +6,16 @@ bytes on disk, ``n`` inputs of the widest linear that writes the residual stream
 
     calibrate   ops F                    moved W          memory 4B + 2R + 2H            disk H (journal)
     prune       ops -                    moved 2W + W'    memory two tensors             disk W'
-    repair      ops 1.5F + 3F' + fit     moved W + 2W'    memory blocks + 2H + 2H' + fit   disk 2W'
+    repair      ops F + 2.5F' + fit      moved W + 2W'    memory blocks + 2H + 2H' + fit   disk 2W'
     eval        ops F + heads            moved 2W         memory max(block, head) + H    disk H (journal)
     distill     ops 3 F' + F + heads     moved W          memory 16 P' + 4 P + batch     disk states, cache
 
 A prime marks the child; prune hashes what it reads, eval and distill too. A repair runs each of the child's layers
-about three times (fitting, judging every try, the outputs) and the parent's once, and reads norms inside of both. Its
-fit is a Gram of 2 n^2 per token and a solution of n^3/3 + 2 d n^2, in 8 n^2 + 24 n d bytes; with t < n/2 tokens to fit
-on, products over tokens instead: 2 t^2 n + 4 t d n, in 4 t (n + d) + 8 t (t + 2 d) + 24 n d bytes. Adam keeps two
-moments and training a gradient: 16 bytes per parameter in float32.
+about two and a half times (fitting, judging every try, outputs that do not follow from the fit's runs) and the
+parent's once. Its fit is a Gram of 2 n^2 per token and a solution of n^3/3 + 2 d n^2, in 8 n^2 + 24 n d bytes; with
+t < n/2 tokens to fit on, products over tokens instead: 2 t^2 n + 4 t d n, in 4 t (n + d) + 8 t (t + 2 d) + 24 n d
+bytes; what outputs follow from takes 4 t (n + 2 d), at most 8 n^2. Adam keeps two moments and training a gradient: 16
+bytes per parameter in float32.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ def _repair(a: Shape, b: Shape, load: Load) -> Work:
     fit, held = _fit(FITTED_SHARE * tokens, b.writer, b.hidden)
     blocks = 4 * (a.block + b.block) + 2 * (a.block_bytes + b.block_bytes)
     return Work(
-        flops=tokens * (1.5 * a.per_token + 3 * b.per_token) + b.layers * fit, read=a.nbytes + 2 * b.nbytes,
+        flops=tokens * (a.per_token + 2.5 * b.per_token) + b.layers * fit, read=a.nbytes + 2 * b.nbytes,
         written=2 * b.nbytes, cast=a.parameters + b.parameters,
         disk=2 * b.nbytes + a.states(tokens) + b.states(tokens),
         memory=BASE + blocks + 2 * a.states(tokens) + 2 * b.states(tokens) + held,
@@ -146,9 +147,10 @@ def _repair(a: Shape, b: Shape, load: Load) -> Work:
 
 def _fit(t: float, n: float, d: float) -> tuple[float, float]:
     """(operations, bytes) of the least squares of one linear of n inputs and d outputs on t tokens."""
+    known = min(8 * n * n, 4 * t * (n + 2 * d))
     if t <= FEW * n:
-        return 2 * t * t * n + 4 * t * d * n + t**3 / 3, 4 * t * (n + d) + 8 * t * (t + 2 * d) + 24 * n * d
-    return 2 * n * n * t + n**3 / 3 + 2 * d * n * n, 8 * n * n + 24 * n * d
+        return 2 * t * t * n + 4 * t * d * n + t**3 / 3, known + 4 * t * (n + d) + 8 * t * (t + 2 * d) + 24 * n * d
+    return 2 * n * n * t + n**3 / 3 + 2 * d * n * n, known + 8 * n * n + 24 * n * d
 
 
 def _eval(a: Shape, b: Shape, load: Load) -> Work:

@@ -24,6 +24,8 @@ from secateur.pruning.repair.ridge import Evidence, fitted_scale
 from secateur.pruning.select import flat_index
 
 METHODS = ("norm", "least-squares")
+SCALE_ENTRIES = 1 << 22
+"""Outputs of a norm from which its one factor is fitted: more change it by less than the judging text can see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +56,36 @@ def split(batches: Sequence[int]) -> tuple[list[int], list[int]]:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """A linear that adds ``gain`` times its output to the stream: what it read and put out in one run of the layer, and
+    what the layer put out. With other weights the layer's output is known without another run."""
+
+    linear: nn.Linear
+    gain: float
+    read: torch.Tensor
+    put: torch.Tensor
+    plain: torch.Tensor
+
+    def output(self) -> torch.Tensor:
+        """Of the layer, with the weights that the linear has now."""
+        return self.plain + self.gain * (self.linear(self.read) - self.put)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in (self.read, self.put, self.plain))
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """One layer under repair. ``outputs``: what the child's layer puts out for the judging batches, as it was last
-    measured."""
+    measured. ``written``: for some of the others, what their output follows from, while that linear is the last one
+    that was changed."""
 
     pair: Pair
     fit: list[int]
     judge: list[int]
     outputs: dict[int, torch.Tensor] = field(default_factory=dict)
+    written: dict[int, Written] = field(default_factory=dict)
 
     @classmethod
     def of(cls, pair: Pair) -> Task:
@@ -98,13 +122,15 @@ class LayerRepair:
         task = Task.of(pair)
         error = task.error()
         if "norm" in self.methods:
-            for name, module in norms(pair.child):
-                error = self._try(task, name, "norm factor", functools.partial(self._norm, task, module, name), error)
+            found = list(norms(pair.child))
+            for name, module in found:
+                fitted = functools.partial(self._norm, task, module, name, last=name == found[-1][0])
+                error = self._try(task, name, "norm factor", fitted, error)
         if "least-squares" in self.methods:
             for name, linear in writers(pair.child):
                 apply = functools.partial(self._ridge, task, linear, name)
                 error = self._try(task, name, "least squares", apply, error)
-        return task.outputs
+        return task.outputs | {b: written.output() for b, written in task.written.items()}
 
     def _try(self, task: Task, name: str, method: str, apply: Callable[[], bool], error: float) -> float:
         """Apply one repair, keep it if the judging batches agree; returns the error that holds now.
@@ -133,17 +159,28 @@ class LayerRepair:
             self.changed[f"{prefix}.{k}"] = p.detach().clone()
         return attempt.after
 
-    def _norm(self, task: Task, module: nn.Module, name: str) -> bool:
-        """Multiply the norm's effective weight by the scale that brings its output closest to the parent's."""
+    def _norm(self, task: Task, module: nn.Module, name: str, *, last: bool) -> bool:
+        """Multiply the norm's effective weight by the scale that brings its output closest to the parent's. ``last``:
+        no norm behind it will be fitted."""
         pair = task.pair
         other, kept = pair.parent.module(name), self._kept_channels(pair.parent, name)
         if other is None:
             return False
-        outputs = ((pair.read("parent", b, other)["out"], pair.read("child", b, module)["out"]) for b in task.fit)
-        want, got = first = next(outputs)
-        if want[..., kept].shape != got.shape:
+
+        def outputs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            seen = 0
+            for b in task.fit:
+                if seen >= SCALE_ENTRIES:
+                    return
+                want = pair.read("parent", b, other, through=last)["out"][..., kept]
+                got = pair.read("child", b, module)["out"]
+                seen += got.numel()
+                yield want, got
+
+        want, got = first = next(pairs := outputs())
+        if want.shape != got.shape:
             return False  # a norm inside units of which some are gone (per-head q and k norms)
-        g = fitted_scale((want[..., kept], got) for want, got in itertools.chain([first], outputs))
+        g = fitted_scale(itertools.chain([first], pairs))
         offset = 1.0 if _stored_minus_one(pair.child, name) else 0.0
         weight: torch.Tensor = module.weight  # type: ignore[assignment]
         weight.data.copy_((weight.data.double() + offset) * g - offset)
@@ -163,7 +200,8 @@ class LayerRepair:
         """
         pair = task.pair
         twin, gain = pair.parent.module(name), None
-        tokens = Evidence(module.in_features, module.out_features)
+        tokens, room = Evidence(module.in_features, module.out_features), 8 * module.in_features**2  # as a Gram takes
+        task.written.clear()
         for b in task.fit:
             with captured(module) as seen:
                 out = pair.run("child", b)
@@ -174,6 +212,9 @@ class LayerRepair:
             if gain is not None:
                 # the layer adds gain * output to the stream: the output must grow by what the stream lacks
                 tokens.add(seen["in"], seen["out"] + (pair.target(b) - out) / gain)
+                known = Written(module, gain, seen["in"], seen["out"], out)
+                if (room := room - known.nbytes) >= 0:
+                    task.written[b] = known
             elif twin is not None:
                 tokens.add(seen["in"], pair.read("parent", b, twin)["out"][..., pair.rows])
         if not tokens.finite:

@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 class Pair:
     """One layer of the child with the parent layer it came from. ``rows``: kept channels of the residual stream.
 
-    ``after[b]``: the parent's stream behind its layer, (batch, tokens, hidden).
+    ``after[b]``: the parent's stream behind its layer, (batch, tokens, hidden), once it was asked for.
     """
 
     parent: Layer
@@ -30,15 +30,26 @@ class Pair:
     rows: torch.Tensor
     parent_stream: Stream
     child_stream: Stream
-    after: list[torch.Tensor]
+    after: dict[int, torch.Tensor]
 
     def run(self, side: str, batch: int) -> torch.Tensor:
         """Output of one side's layer for one batch, from the hidden states that enter it."""
         stream, layer = (self.parent_stream, self.parent) if side == "parent" else (self.child_stream, self.child)
         return stream.calls.run(layer.block, layer.index, batch, stream.hidden[batch])
 
-    def read(self, side: str, batch: int, module: nn.Module) -> dict[str, torch.Tensor]:
-        """Input and output of a module of one side, see :func:`captured`; what lies behind it is not computed."""
+    def behind(self, batch: int) -> torch.Tensor:
+        """The parent's stream behind its layer; the layer is run for it once."""
+        if batch not in self.after:
+            self.after[batch] = self.run("parent", batch)
+        return self.after[batch]
+
+    def read(self, side: str, batch: int, module: nn.Module, *, through: bool = False) -> dict[str, torch.Tensor]:
+        """Input and output of a module of one side, see :func:`captured`; what lies behind it is not computed, unless
+        ``through``: then the run of the parent that :meth:`behind` needs anyway is the one that is read."""
+        if through and side == "parent" and batch not in self.after:
+            with captured(module) as seen:
+                self.behind(batch)
+            return seen
 
         def leave(m: nn.Module, args: tuple[Any, ...], out: Any) -> None:
             raise Enough
@@ -49,7 +60,7 @@ class Pair:
 
     def target(self, batch: int) -> torch.Tensor:
         """The parent's stream behind the layer on the kept channels, (batch, tokens, d)."""
-        return self.after[batch][..., self.rows]
+        return self.behind(batch)[..., self.rows]
 
     @property
     def batches(self) -> range:
@@ -90,12 +101,12 @@ def walk_pair(
                 a.advance(skipped)
             at += 1
         with a.loaded(old) as parent_layer, b.loaded(j) as child_layer:
-            after = [a.calls.run(parent_layer.block, old, n, before) for n, before in enumerate(a.hidden)]
-            pair = Pair(parent_layer, child_layer, kept, a, b, after)
+            pair = Pair(parent_layer, child_layer, kept, a, b, {})
             ready = visit(pair)
-            a.hidden[:] = after
             for n in pair.batches:
+                after = pair.behind(n)
                 b.hidden[n] = ready[n] if n in ready else pair.run("child", n)
+                a.hidden[n] = after
         at = old + 1
         if book is not None:
             book.save(j + 1, a, b)
