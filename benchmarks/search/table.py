@@ -77,7 +77,8 @@ def targets(lines: list[Line]) -> str:
     rows = []
     for line in lines:
         s, r = line["settings"], line["result"]
-        cells = [f"{r['asked']:.2f}", f"{r['planned']:.3f}", f"{r['measured']:.3f}", f"{100 * r['off']:+.1f}%"]
+        got = latency.ratio(r)
+        cells = [f"{r['asked']:.2f}", f"{r['planned']:.3f}", f"{got:.3f}", f"{100 * (got / r['asked'] - 1):+.1f}%"]
         rows.append([f"{s['parent']}, seed {s['seed']}", *cells])
     return table(["parent", "asked", "by the table", "measured in turns", "off"], rows)
 

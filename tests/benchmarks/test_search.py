@@ -26,7 +26,7 @@ def test_tables_say_what_a_search_costs_and_saves(tmp_path: Path) -> None:
     (tmp_path / shapes.FILE).write_text("".join(json.dumps(entry) + "\n" for entry in lines))
     timed = {
         "settings": {"parent": "tiny", "seed": 0},
-        "result": {"asked": 0.6, "planned": 0.59, "measured": 0.63, "off": 0.05},
+        "result": {"asked": 0.6, "planned": 0.59, "parent_seconds": [1, 2, 9], "child_seconds": [0.63, 0.8, 9]},
     }
     (tmp_path / latency.FILE).write_text(json.dumps(timed) + "\n")
     text = table.sections(tmp_path)
