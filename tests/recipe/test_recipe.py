@@ -67,7 +67,7 @@ def test_the_road_and_what_runs_again(place: Path) -> None:
     change(place, "batch: 4", "batch: 2")
     assert would_run(place) == {"repair": "setting batch: 4 -> 2", "eval": "input models changed"}
     assert ran(place) == ["repair", "eval"]
-    change(place, "batch: 2", "batch: 2, damp: 1e-2")  # what it was by default
+    change(place, "batch: 2", "batch: 2, feedback: true")  # what it was by default
     assert would_run(place) == {}
     change(place, "samples: 8", "samples: 9")
     assert list(would_run(place)) == ["calibrate", "prune", "repair", "eval"]

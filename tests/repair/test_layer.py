@@ -16,9 +16,9 @@ from secateur.errors import UsageError
 from secateur.model import Model, open_model
 from secateur.pruning.recorded import recorded_cut
 from secateur.pruning.repair import layer as under_test
+from secateur.pruning.repair.evidence import Evidence
 from secateur.pruning.repair.layer import LayerRepair, Repair, Task, norms, split, stream_gain, writers
 from secateur.pruning.repair.pair import Pair, captured, walk_pair
-from secateur.pruning.repair.ridge import Evidence
 from tests.contract.harness import Parent, double_precision, load
 
 from .models import batches, cut, last_states, windows

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from secateur.pruning.repair.ridge import Evidence, Sums, fitted_scale, solve, solve_rows
+from secateur.pruning.repair.evidence import Evidence
+from secateur.pruning.repair.ridge import Sums, fitted_scale, solve, solve_rows
 
 
 def problem(tokens: int = 60, inputs: int = 7, outputs: int = 4, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

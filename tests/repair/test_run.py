@@ -16,8 +16,8 @@ from secateur.pruning.provenance import FILE
 from secateur.pruning.recorded import recorded_cut
 from secateur.pruning.repair import layer as layer_code
 from secateur.pruning.repair import run as under_test
+from secateur.pruning.repair.evidence import Evidence
 from secateur.pruning.repair.layer import Repair
-from secateur.pruning.repair.ridge import Evidence
 from secateur.pruning.repair.run import RepairSettings, repair
 from tests.contract.harness import Parent, double_precision, load
 

@@ -67,7 +67,7 @@ def repair(
     length: int = REPAIR_LENGTH,
     batch: int = 4,
     seed: int = 0,
-    damp: float = 1e-2,
+    damp: float | None = None,
     feedback: bool = True,
     device: str = "cpu",
     journal: str | Path | None = None,
@@ -79,8 +79,9 @@ def repair(
     ``methods``: "norm" fits norm factors, "least-squares" what writes the residual stream, on ``samples`` windows of
     ``length`` tokens. A repair stays only if it lowers the layer's error on windows it was not fitted on; every attempt
     is in the result's secateur.json, under repair. ``damp``: pull towards the cut weights, relative to the Gram
-    matrix's scale. ``feedback``: a layer may make up for what earlier layers lost. ``journal``: a folder from which an
-    interrupted repair resumes. Memory: one layer of each model.
+    matrix's scale; None: for every linear the one that predicts a part of its text best from the rest. ``feedback``: a
+    layer may make up for what earlier layers lost. ``journal``: a folder from which an interrupted repair resumes.
+    Memory: one layer of each model.
 
     Raises UsageError when the child does not come from this parent, or the text is too short to fit and to judge.
     """

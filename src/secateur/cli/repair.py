@@ -37,8 +37,9 @@ def run(
     batch: options.Batch = 4,
     seed: options.Seed = 0,
     damp: Annotated[
-        float, typer.Option(min=0, help="pull towards the cut weights, relative to the Gram's scale")
-    ] = 1e-2,
+        float | None,
+        typer.Option(min=0, help="pull towards the cut weights, relative to the Gram's scale; default: chosen by text"),
+    ] = None,
     feedback: Annotated[bool, typer.Option(help="let a layer make up for what earlier layers lost")] = True,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     journal: Annotated[Path | None, typer.Option(help="folder from which an interrupted run resumes")] = None,
@@ -54,9 +55,10 @@ def run(
 
 def print_attempts(attempts: Sequence[Mapping[str, Any]]) -> None:
     """What each repair bought: relative error of the layer's output on text it was not fitted on."""
-    table = Table("layer", "tensor", "repair", "error before", "after", "", box=None, header_style="bold")
+    table = Table("layer", "tensor", "repair", "damp", "before", "after", "", box=None, header_style="bold")
     for r in attempts:
         verdict = "[green]kept[/]" if r["applied"] else "[dim]undone[/]"
-        row = (str(r["layer"]), r["tensor"], r["method"], f"{r['before']:.3e}", f"{r['after']:.3e}", verdict)
+        damp = "" if r.get("damp") is None else f"{r['damp']:.2g}"
+        row = (str(r["layer"]), r["tensor"], r["method"], damp, f"{r['before']:.3e}", f"{r['after']:.3e}", verdict)
         table.add_row(*row)
     out.print(table)

@@ -27,7 +27,7 @@ from typing import Any
 from secateur.anatomy import layout as lo
 from secateur.model import Model
 from secateur.pruning.budget import cost
-from secateur.pruning.repair.ridge import FEW
+from secateur.pruning.repair.evidence import FEW
 from secateur.search.resources.base import Workload
 from secateur.search.resources.flops import prefill
 

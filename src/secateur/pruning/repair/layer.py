@@ -19,24 +19,29 @@ from secateur.calibration.observer import Layer
 from secateur.checkpoint import DTYPES
 from secateur.errors import UsageError
 from secateur.pruning.cut import Cut
+from secateur.pruning.repair.evidence import Evidence
 from secateur.pruning.repair.pair import Pair, captured, hooked
-from secateur.pruning.repair.ridge import Evidence, fitted_scale
+from secateur.pruning.repair.ridge import fitted_scale
+from secateur.pruning.repair.strength import held_back
 from secateur.pruning.select import flat_index
 
 METHODS = ("norm", "least-squares")
+Facts = dict[str, float] | None
 SCALE_ENTRIES = 1 << 22
 """Outputs of a norm from which its one factor is fitted: more change it by less than the judging text can see."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """One attempt. ``before`` / ``after``: relative error of the layer's output on the judging batches."""
+    """One attempt. ``before`` / ``after``: relative error of the layer's output on the judging batches. ``damp``: the
+    ridge of least squares."""
 
     layer: int
     tensor: str
     method: str
     before: float
     after: float
+    damp: float | None = None
 
     @property
     def applied(self) -> bool:
@@ -68,7 +73,8 @@ class Written:
 
     def output(self) -> torch.Tensor:
         """Of the layer, with the weights that the linear has now."""
-        return self.plain + self.gain * (self.linear(self.read) - self.put)
+        now: torch.Tensor = self.linear(self.read)
+        return self.plain + self.gain * (now - self.put)
 
     @property
     def nbytes(self) -> int:
@@ -106,14 +112,15 @@ class Task:
 class LayerRepair:
     """Repairs layer after layer as :func:`secateur.pruning.repair.pair.walk_pair` visits them.
 
-    ``methods``: any of :data:`METHODS`. ``damp``: ridge, relative to the Gram's mean diagonal. ``feedback``: aim at the
-    parent's stream where the linear's output enters it unchanged, so that a layer also makes up for what earlier layers
-    lost. ``changed``: on-disk names and new tensors of the child, kept wherever the mapping keeps them.
+    ``methods``: any of :data:`METHODS`. ``damp``: ridge, relative to the Gram's mean diagonal; None: for every linear
+    the one that predicts text held back best. ``feedback``: aim at the parent's stream where the linear's output enters
+    it unchanged, so that a layer also makes up for what earlier layers lost. ``changed``: on-disk names and new tensors
+    of the child, kept wherever the mapping keeps them.
     """
 
     cut: Cut
     methods: tuple[str, ...] = METHODS
-    damp: float = 1e-2
+    damp: float | None = None
     feedback: bool = True
     log: list[Repair] = field(default_factory=list)
     changed: MutableMapping[str, torch.Tensor] = field(default_factory=dict)
@@ -132,23 +139,25 @@ class LayerRepair:
                 error = self._try(task, name, "least squares", apply, error)
         return task.outputs | {b: written.output() for b, written in task.written.items()}
 
-    def _try(self, task: Task, name: str, method: str, apply: Callable[[], bool], error: float) -> float:
+    def _try(self, task: Task, name: str, method: str, apply: Callable[[], Facts], error: float) -> float:
         """Apply one repair, keep it if the judging batches agree; returns the error that holds now.
 
-        Judged as it will be stored: rounded to the dtype the tensor has on disk.
+        ``apply`` says what the log should know, or None where nothing can be repaired. Judged as it will be stored:
+        rounded to the dtype the tensor has on disk.
         """
         child = task.pair.child
         module = child.module(name)
         assert module is not None
         saved = {k: p.detach().clone() for k, p in module.named_parameters(recurse=False)}
-        if not apply():
+        facts = apply()
+        if facts is None:
             return error
         prefix = child.anatomy.layer_prefix(child.index) + name.rpartition(".")[0]
         stored = task.pair.child_stream.skeleton.source
         for k, p in module.named_parameters(recurse=False):
             p.data.copy_(p.data.to(DTYPES[stored.dtype(f"{prefix}.{k}")][0]))
         outputs = dict(task.outputs)
-        attempt = Repair(child.index, name, method, error, task.error())
+        attempt = Repair(child.index, name, method, error, task.error(), **facts)
         self.log.append(attempt)
         if not attempt.applied:
             task.outputs.update(outputs)
@@ -159,13 +168,13 @@ class LayerRepair:
             self.changed[f"{prefix}.{k}"] = p.detach().clone()
         return attempt.after
 
-    def _norm(self, task: Task, module: nn.Module, name: str, *, last: bool) -> bool:
+    def _norm(self, task: Task, module: nn.Module, name: str, *, last: bool) -> Facts:
         """Multiply the norm's effective weight by the scale that brings its output closest to the parent's. ``last``:
         no norm behind it will be fitted."""
         pair = task.pair
         other, kept = pair.parent.module(name), self._kept_channels(pair.parent, name)
         if other is None:
-            return False
+            return None
 
         def outputs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
             seen = 0
@@ -179,12 +188,12 @@ class LayerRepair:
 
         want, got = first = next(pairs := outputs())
         if want.shape != got.shape:
-            return False  # a norm inside units of which some are gone (per-head q and k norms)
+            return None  # a norm inside units of which some are gone (per-head q and k norms)
         g = fitted_scale(itertools.chain([first], pairs))
         offset = 1.0 if _stored_minus_one(pair.child, name) else 0.0
         weight: torch.Tensor = module.weight  # type: ignore[assignment]
         weight.data.copy_((weight.data.double() + offset) * g - offset)
-        return True
+        return {}
 
     def _kept_channels(self, parent: Layer, name: str) -> torch.Tensor:
         """Channels of the parent's norm that the child still has, in the child's order."""
@@ -193,14 +202,20 @@ class LayerRepair:
         lookup = self.cut.keep.lookup(parent.index)
         return torch.from_numpy(flat_index(node, lookup, anatomy.sizes, anatomy.parents, {}))
 
-    def _ridge(self, task: Task, module: nn.Linear, name: str) -> bool:
+    def _ridge(self, task: Task, module: nn.Linear, name: str) -> Facts:
         """Least squares of the linear's output towards what the layer still lacks.
 
         Where something lies between the output and the stream, the target is the output of the parent's twin.
         """
         pair = task.pair
         twin, gain = pair.parent.module(name), None
-        tokens, room = Evidence(module.in_features, module.out_features), 8 * module.in_features**2  # as a Gram takes
+        aside = (
+            0
+            if self.damp is not None
+            else held_back(sum(pair.child_stream.hidden[b][..., 0].numel() for b in task.fit))
+        )
+        tokens = Evidence(module.in_features, module.out_features, aside)
+        room = 8 * module.in_features**2  # as a Gram takes
         task.written.clear()
         for b in task.fit:
             with captured(module) as seen:
@@ -208,7 +223,7 @@ class LayerRepair:
             if b == task.fit[0]:
                 gain = stream_gain(pair, module, b, seen["out"], out) if self.feedback else None
                 if gain is None and twin is None:
-                    return False
+                    return None
             if gain is not None:
                 # the layer adds gain * output to the stream: the output must grow by what the stream lacks
                 tokens.add(seen["in"], seen["out"] + (pair.target(b) - out) / gain)
@@ -218,12 +233,14 @@ class LayerRepair:
             elif twin is not None:
                 tokens.add(seen["in"], pair.read("parent", b, twin)["out"][..., pair.rows])
         if not tokens.finite:
-            return False
-        weight, bias = tokens.solve(module.weight.data, damp=self.damp, with_bias=module.bias is not None)
+            return None
+        before, with_bias = module.weight.data, module.bias is not None
+        damp = tokens.choose(before, with_bias=with_bias) if self.damp is None else self.damp
+        weight, bias = tokens.solve(before, damp=damp, with_bias=with_bias)
         module.weight.data.copy_(weight)
         if bias is not None:
             module.bias.data.copy_(bias)
-        return True
+        return {"damp": damp}
 
 
 def stream_gain(pair: Pair, module: nn.Linear, batch: int, given: torch.Tensor, plain: torch.Tensor) -> float | None:

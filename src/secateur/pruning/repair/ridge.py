@@ -16,14 +16,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
 PANEL = 2048
 """Inputs that are multiplied at once."""
-FEW = 0.5
-"""Tokens are kept up to this share of the inputs: at most a quarter of what the Gram would take."""
 CERTAIN = 1e-9
 """A ridge above this share of the largest diagonal entry outweighs any rounding of a float64 factorisation."""
 
@@ -114,40 +112,6 @@ def solve_rows(
     return w, mean_y - w @ mean_x if with_bias else None
 
 
-@dataclass
-class Evidence:
-    """Tokens for one linear: as they are while there are fewer than :data:`FEW` of its inputs, then only their sums."""
-
-    inputs: int
-    outputs: int
-    rows: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
-    sums: Sums | None = None
-
-    def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """``x`` (..., inputs), ``y`` (..., outputs)."""
-        wide = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-        self.rows.append((x.reshape(-1, self.inputs).to(wide), y.reshape(-1, self.outputs).to(wide)))
-        if self.sums is None and sum(len(a) for a, _ in self.rows) > FEW * self.inputs:
-            self.sums = Sums.zeros(self.inputs, self.outputs, x.device)
-        while self.sums is not None and self.rows:
-            self.sums.add(*self.rows.pop(0))
-
-    @property
-    def finite(self) -> bool:
-        """False when an activation overflowed: nothing can be fitted to that."""
-        if self.sums is not None:
-            return self.sums.finite
-        return all(bool(torch.isfinite(v).all()) for pair in self.rows for v in pair)
-
-    def solve(self, weight: torch.Tensor, *, damp: float, with_bias: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """See :func:`solve`; what was collected is used up."""
-        if self.sums is not None:
-            return solve(self.sums, weight, damp=damp, with_bias=with_bias, consume=True)
-        x, y = (torch.cat(v) for v in zip(*self.rows, strict=True))
-        self.rows.clear()
-        return solve_rows(x, y, weight, damp=damp, with_bias=with_bias)
-
-
 def _divided(rest: torch.Tensor, gram: torch.Tensor, ridge: float, consume: bool = False) -> torch.Tensor:
     """``rest (gram + ridge I)^-1``, of the shape of ``rest``; the pseudo-inverse where nothing can be factorised.
 
@@ -158,13 +122,10 @@ def _divided(rest: torch.Tensor, gram: torch.Tensor, ridge: float, consume: bool
     if ridge > precision * float(diagonal.max()):
         before, certain = diagonal.clone(), ridge > CERTAIN * float(diagonal.max())
         diagonal += ridge  # in place and taken back: the system is as large as everything else together
-        if consume and certain:
-            factor, failed = gram.mT, torch.zeros((), dtype=torch.int32, device=gram.device)
-            torch.linalg.cholesky_ex(factor, out=(factor, failed))  # by columns, as LAPACK does it in place
-        else:
-            factor, failed = torch.linalg.cholesky_ex(gram)
+        factor = cholesky_(gram if consume and certain else gram.clone())
+        if not (consume and certain):
             diagonal.copy_(before)
-        if not int(failed):
+        if factor is not None:
             half = torch.linalg.solve_triangular(factor.mT, rest, upper=True, left=False)
             solved: torch.Tensor = torch.linalg.solve_triangular(factor, half, upper=False, left=False)
             return solved
@@ -175,6 +136,13 @@ def _divided(rest: torch.Tensor, gram: torch.Tensor, ridge: float, consume: bool
     inverse = torch.where(kept, 1 / (values.clamp(min=0) + ridge), 0.0)
     divided: torch.Tensor = ((rest @ vectors) * inverse) @ vectors.T
     return divided
+
+
+def cholesky_(system: torch.Tensor) -> torch.Tensor | None:
+    """The lower factor of a symmetric ``system``, in its memory; None where there is none, and ``system`` is spoilt."""
+    factor, failed = system.mT, torch.zeros((), dtype=torch.int32, device=system.device)
+    torch.linalg.cholesky_ex(factor, out=(factor, failed))  # by columns, as LAPACK does it in place
+    return None if int(failed) else factor
 
 
 def fitted_scale(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:

@@ -31,7 +31,7 @@ class RepairSettings:
     """See :class:`LayerRepair`. ``batch``: windows at a time."""
 
     methods: tuple[str, ...] = METHODS
-    damp: float = 1e-2
+    damp: float | None = None
     feedback: bool = True
     batch: int = 4
 
@@ -150,4 +150,5 @@ def _said(r: Repair) -> dict[str, Any]:
         "before": r.before,
         "after": r.after,
         "applied": r.applied,
+        "damp": r.damp,
     }
