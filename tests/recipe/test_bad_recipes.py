@@ -53,7 +53,7 @@ def error(place: Path, text: str) -> UsageError:
         ("batch: 4", "damp: -1", "damp: '-1', expected a number from 0", None),
         ("batch: 4", "damp: nan", "damp: 'nan', expected a number", None),
         ("batch: 4", "out: ./x", "step 'repair', out: is decided by the recipe", None),
-        ("batch: 4", "methods: norm", "methods: unknown key", "expected one of child, parent"),
+        ("batch: 4", "colour: red", "colour: unknown key", "expected one of child, parent"),
         ("child: prune, ", "", "step 'repair', child: is missing", "secateur repair --help"),
         ("child: prune", "child: prume", "'prume' is neither an input, nor an earlier step", "did you mean 'prune'?"),
         ("child: prune", "child: eval", "'eval' is no earlier step", "in order"),
