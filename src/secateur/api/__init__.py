@@ -9,7 +9,7 @@ raises a subclass of SecateurError that names the value, what was expected, and 
 from __future__ import annotations
 
 from secateur.api.common import Progress, Source, Text, open
-from secateur.api.cut import REPAIR_LENGTH, REPAIR_SAMPLES, prune, repair
+from secateur.api.cut import REPAIR_LENGTH, REPAIR_METHODS, REPAIR_SAMPLES, prune, repair
 from secateur.api.judge import evaluate, report, verify
 from secateur.api.layerwise import export, factorize, quantize, sparsify
 from secateur.api.shape import calibrate, cost, plan, search, shed
@@ -18,6 +18,7 @@ from secateur.api.train import distill
 
 __all__ = [
     "REPAIR_LENGTH",
+    "REPAIR_METHODS",
     "REPAIR_SAMPLES",
     "Progress",
     "Source",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from secateur.pruning.plan import Plan
 
 REPAIR_SAMPLES, REPAIR_LENGTH = 64, 256
+REPAIR_METHODS = ("norm", "least-squares")
 """Windows and tokens of each that a repair is fitted and judged on, where nothing else is said."""
 
 
@@ -62,7 +63,7 @@ def repair(
     *,
     parent: Source,
     out: str | Path,
-    methods: str | Sequence[str] = ("norm", "least-squares"),
+    methods: str | Sequence[str] = REPAIR_METHODS,
     samples: int = REPAIR_SAMPLES,
     length: int = REPAIR_LENGTH,
     batch: int = 4,

@@ -15,7 +15,6 @@ from secateur.cli import options
 from secateur.cli.calibrate import bars
 from secateur.cli.common import out
 
-METHODS = ("norm", "least-squares")
 NAME = "repair"
 HELP = """Repair a cut child in closed form: norm factors, and least squares for what writes the residual stream.
 
@@ -31,7 +30,9 @@ def run(
     parent: Annotated[str, typer.Option(help="the checkpoint it was cut from")],
     text: Annotated[list[str], typer.Option(help="text files, folders, JSONL, parquet or hf://owner/name; repeatable")],
     save: options.Result,
-    methods: Annotated[list[str], typer.Option("--method", help="norm, least-squares; repeatable")] = METHODS,  # type: ignore[assignment]
+    methods: Annotated[
+        list[str], typer.Option("--method", help="norm, least-squares; repeatable")
+    ] = api.REPAIR_METHODS,  # type: ignore[assignment]
     samples: Annotated[int, typer.Option(min=2, help="windows of text")] = api.REPAIR_SAMPLES,
     length: options.Length = api.REPAIR_LENGTH,
     batch: options.Batch = 4,

@@ -19,6 +19,7 @@ from functools import cached_property
 import torch
 
 from secateur.errors import UsageError
+from secateur.linalg import cholesky_
 
 DAMP = 1e-2
 """The damping of SparseGPT, GPTQ and their kin."""
@@ -122,9 +123,8 @@ class Gram:
         for row in range(0, self.width, _BLOCK):
             h[row : row + _BLOCK] = self.matrix[last[row : row + _BLOCK]].index_select(1, last)
         h.diagonal().copy_(self._diagonal(damp)[last])
-        failed = torch.zeros((), dtype=torch.int32, device=h.device)
-        torch.linalg.cholesky_ex(h.mT, out=(h.mT, failed))  # in place by columns: rows then hold L^T
-        _check(failed)
+        if cholesky_(h) is None:  # h's rows hold L^T
+            raise _dependent()
         reverse_(h.view(-1))
         transpose_(h)
         invert_upper_(h)
@@ -199,17 +199,17 @@ def invert_upper_(r: torch.Tensor) -> None:
 
 def _cholesky(h: torch.Tensor) -> torch.Tensor:
     factor, failed = torch.linalg.cholesky_ex(h)
-    _check(failed)
+    if bool(failed.any()):
+        raise _dependent()
     lower: torch.Tensor = factor
     return lower
 
 
-def _check(failed: torch.Tensor) -> None:
-    if bool(failed.any()):
-        raise UsageError(
-            "a Gram matrix cannot be factorised: its inputs depend on each other",
-            hint="give a larger --damp, or more text",
-        )
+def _dependent() -> UsageError:
+    return UsageError(
+        "a Gram matrix cannot be factorised: its inputs depend on each other",
+        hint="give a larger --damp, or more text",
+    )
 
 
 def gram_bytes(width: int, *, diagonal: bool = False) -> int:

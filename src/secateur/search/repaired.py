@@ -22,8 +22,6 @@ from secateur.search.stages import Shape
 if TYPE_CHECKING:
     from secateur.search.bench import Bench
 
-METHODS = ("norm", "least-squares")
-
 
 @contextmanager
 def repaired(shape: Shape, bench: Bench) -> Iterator[Any]:
@@ -33,7 +31,7 @@ def repaired(shape: Shape, bench: Bench) -> Iterator[Any]:
             raise UsageError("a repair is fitted on text besides that which is measured, and the search was given none")
         out = bench.scratch / str(len(bench.repaired))
         settings = Settings(score=bench.criterion, seed=bench.seed)
-        repairs = RepairSettings(methods=METHODS, batch=bench.batch)
+        repairs = RepairSettings(batch=bench.batch)
         plan = planned(shape, bench.model, ())
         with prune_repaired(bench.model, plan, out, settings, bench.lessons, repairs, stats=bench.stats):
             bench.repaired[shape] = out

@@ -53,7 +53,7 @@ class Evidence:
         return whole and all(bool(torch.isfinite(v).all()) for pair in (*self.held, *self.rows) for v in pair)
 
     def choose(self, weight: torch.Tensor, *, with_bias: bool) -> float:
-        """The strength of the ridge that predicts the tokens held back best; from then on they are evidence too."""
+        """The strength of the ridge that, fitted to the rest, predicts the tokens held back best."""
         found = strength.DEFAULT
         if self.held and (self.sums is not None or self.rows):
             held = _joined(self.held)
@@ -61,12 +61,10 @@ class Evidence:
                 found = strength.from_sums(self.sums, held, weight, with_bias).best()
             else:
                 found = strength.from_rows(_joined(self.rows), held, weight, with_bias).best()
-        while self.held:
-            self._take(*self.held.pop(0))
         return found
 
     def solve(self, weight: torch.Tensor, *, damp: float, with_bias: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """See :func:`solve`; what was collected is used up."""
+        """See :func:`solve`; what was collected is used up, what was held back with it."""
         while self.held:
             self._take(*self.held.pop(0))
         if self.sums is not None:

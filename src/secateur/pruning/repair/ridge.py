@@ -20,6 +20,8 @@ from dataclasses import dataclass
 
 import torch
 
+from secateur.linalg import cholesky_
+
 PANEL = 2048
 """Inputs that are multiplied at once."""
 CERTAIN = 1e-9
@@ -122,8 +124,9 @@ def _divided(rest: torch.Tensor, gram: torch.Tensor, ridge: float, consume: bool
     if ridge > precision * float(diagonal.max()):
         before, certain = diagonal.clone(), ridge > CERTAIN * float(diagonal.max())
         diagonal += ridge  # in place and taken back: the system is as large as everything else together
-        factor = cholesky_(gram if consume and certain else gram.clone())
-        if not (consume and certain):
+        spent = consume and certain
+        factor = cholesky_(gram if spent else gram.clone())
+        if not spent:
             diagonal.copy_(before)
         if factor is not None:
             half = torch.linalg.solve_triangular(factor.mT, rest, upper=True, left=False)
@@ -136,13 +139,6 @@ def _divided(rest: torch.Tensor, gram: torch.Tensor, ridge: float, consume: bool
     inverse = torch.where(kept, 1 / (values.clamp(min=0) + ridge), 0.0)
     divided: torch.Tensor = ((rest @ vectors) * inverse) @ vectors.T
     return divided
-
-
-def cholesky_(system: torch.Tensor) -> torch.Tensor | None:
-    """The lower factor of a symmetric ``system``, in its memory; None where there is none, and ``system`` is spoilt."""
-    factor, failed = system.mT, torch.zeros((), dtype=torch.int32, device=system.device)
-    torch.linalg.cholesky_ex(factor, out=(factor, failed))  # by columns, as LAPACK does it in place
-    return None if int(failed) else factor
 
 
 def fitted_scale(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import torch
 
-from secateur.pruning.repair.ridge import Sums, cholesky_
+from secateur.linalg import cholesky_
+from secateur.pruning.repair.ridge import Sums
 
 STRENGTHS = tuple(10 ** (k / 2) for k in range(-4, 5))
 """Relative to the mean of the Gram's diagonal, as ``damp``: from 0.01 to 100."""
@@ -61,10 +62,10 @@ class Choice:
         least, found = math.inf, DEFAULT
         for strength in STRENGTHS:
             error = self.errors(strength)
-            if error >= least < math.inf:
-                break
             if error < least:
                 least, found = error, strength
+            elif least < math.inf:
+                break
         return found
 
 
