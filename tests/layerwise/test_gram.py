@@ -26,7 +26,7 @@ def test_upper_blocks_and_their_image_are_the_gram(width: int) -> None:
 def test_one_factorisation_gives_what_two_and_an_inverse_give(width: int) -> None:
     h = Gram.of(inputs(2 * width + 3, width)).damped()
     want = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
-    got = Gram(h).sweep(0.0)
+    got = Gram(h).sweep(0.0).upper()
     assert torch.allclose(got, want, rtol=0, atol=1e-11 * float(want.abs().max()))
     assert torch.equal(got, got.triu())
     r = torch.linalg.cholesky(h, upper=True)
@@ -56,15 +56,19 @@ def test_the_loudest_inputs_come_first_and_the_factor_is_kept() -> None:
     gram = Gram.of(x)
     h, order = gram.damped(0.01), gram.loudest(0.01)
     assert torch.equal(order, torch.argsort(h.diagonal(), descending=True, stable=True))
-    upper = gram.sweep(0.01, loudest=True)
+    factor = gram.sweep(0.01, loudest=True)
+    upper = factor.upper()
     assert torch.allclose(upper.T @ upper, torch.linalg.inv(h[order][:, order]), atol=1e-10)
-    assert gram.sweep(0.01, loudest=True) is upper
-    assert not torch.equal(gram.sweep(0.01), upper)
-    assert not torch.equal(gram.sweep(0.1, loudest=True), upper)
+    assert torch.allclose(factor.upper(3, 9), upper[3:9, 3:9], rtol=1e-12, atol=0)
+    assert gram.sweep(0.01, loudest=True) is factor
+    assert not torch.equal(gram.sweep(0.01).upper(), upper)
+    assert not torch.equal(gram.sweep(0.1, loudest=True).upper(), upper)
+    assert torch.equal(gram.sweep(0.01, loudest=True, dtype=torch.float32).rows, factor.rows.float())
 
 
-def test_an_error_is_that_of_the_outputs() -> None:
-    x, w = inputs(100, 20), torch.randn(7, 20, dtype=torch.float64)
+@pytest.mark.parametrize("width", [1, 20, 256, 600])
+def test_an_error_is_that_of_the_outputs(width: int) -> None:
+    x, w = inputs(100, width), torch.randn(7, width, dtype=torch.float64)
     want = float((x @ w.T).square().sum())
     assert Gram.of(x).error(w) == pytest.approx(want, rel=1e-12)
     assert Gram.of(x).error(w.float()) == pytest.approx(want, rel=1e-5)

@@ -121,15 +121,15 @@ def test_the_sweep_knows_its_error(order, group):
 @pytest.mark.parametrize("block", [1, 7, 32, 128])
 def test_blocks_change_nothing(block):
     made = problem(10, 80)
-    upper = made.gram.sweep(0.01)
+    factor = made.gram.sweep(0.01)
     grid = rtn.grid_of(made, Format(3, 0), "minmax")
     plain = Grid(grid.scale[:, 0], grid.zero[:, 0], grid.low, grid.high)
 
     def choose(j, rest):
         return plain.snap(rest[0][:, None])[:, 0]
 
-    fast, loss = sweep(made.weight, upper, choose, block=block)
-    slow, plain_loss = sweep_reference(made.weight, upper, choose)
+    fast, loss = sweep(made.weight, factor, choose, block=block)
+    slow, plain_loss = sweep_reference(made.weight, factor, choose)
     assert torch.allclose(fast, slow, atol=1e-12) and loss == pytest.approx(plain_loss, rel=1e-10)
 
 
@@ -138,11 +138,11 @@ def test_moving_scales_see_updated_weights():
     for group, width in ((16, 64), (192, 384), (96, 192)):
         made = problem(6, width, dtype=torch.float64)
         codes, grid, _ = gptq.quantise(made, gptq.Settings(3, group, order="none"), Format(3, group))
-        upper, size = made.gram.sweep(0.01), Format(3, group).width(width)
+        factor, size = made.gram.sweep(0.01), Format(3, group).width(width)
         assert size == group
         moving = Grid(torch.ones_like(grid.scale), torch.zeros_like(grid.zero), grid.low, grid.high)
         choose = gptq._moving(made, moving, Format(3, group), "mse", size)
-        slow, _ = sweep_reference(made.weight, upper, choose)
+        slow, _ = sweep_reference(made.weight, factor, choose)
         assert torch.allclose(moving.scale, grid.scale, rtol=1e-12, atol=0)
         assert torch.allclose(slow, grid.values(codes.reshape(6, -1, size)).reshape(6, width), atol=1e-12)
 
@@ -151,7 +151,7 @@ def test_the_order_of_columns_is_undone():
     """A linear whose inputs are renamed, with one scale a row, is the same linear renamed."""
     made, shuffle = problem(8, 40), torch.randperm(40)
     moved = dataclasses.replace(
-        made, weight=made.weight[:, shuffle], gram=Gram(made.gram.matrix[shuffle][:, shuffle], made.gram.tokens)
+        made, stored=made.weight[:, shuffle], gram=Gram(made.gram.matrix[shuffle][:, shuffle], made.gram.tokens)
     )
     a, b = (run("gptq", p, bits=3, group=0, order="activation").weight for p in (made, moved))
     assert torch.allclose(a[:, shuffle], b)
@@ -263,7 +263,7 @@ def test_higgs_beats_rounding_to_nearest_without_text(bits):
     """Weights with a few large ones, which rotation spreads."""
     made = problem(32, 128, seed=7)
     heavy = made.weight * torch.exp(torch.randn(32, 128, generator=torch.Generator().manual_seed(3)).double())
-    made = dataclasses.replace(made, weight=heavy.float().double())
+    made = dataclasses.replace(made, stored=heavy.float().double())
     gap = {n: (run(n, made, bits=bits, group=128).weight - made.weight).square().sum() for n in ("higgs", "rtn")}
     assert gap["higgs"] < 0.8 * gap["rtn"]
 
@@ -271,7 +271,7 @@ def test_higgs_beats_rounding_to_nearest_without_text(bits):
 def test_nupes_exponent_against_a_scan():
     """On heavy tails: the search is as good as trying a hundred exponents, and clearly better than the uniform grid."""
     made = problem(32, 64, seed=1)
-    made = dataclasses.replace(made, weight=(made.weight.sign() * made.weight.abs() ** 2.5).float().double())
+    made = dataclasses.replace(made, stored=(made.weight.sign() * made.weight.abs() ** 2.5).float().double())
 
     def error(exponent):
         return nupes.solve(made, nupes.Settings(4, 0, exponent=exponent, sweep=False)).error
@@ -312,6 +312,6 @@ def test_formats_that_cannot_be(bits, group):
 
 def test_zero_weights_stay_zero():
     made = problem(8, 32)
-    made = dataclasses.replace(made, weight=torch.zeros(8, 32, dtype=torch.float64))
+    made = dataclasses.replace(made, stored=torch.zeros(8, 32, dtype=torch.float64))
     for name in QUANTIZE:
         assert (run(name, made, bits=4, group=16).weight == 0).all(), name

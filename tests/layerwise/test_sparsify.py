@@ -32,7 +32,7 @@ def masks(m: int, d: int, share: float, seed: int = 0) -> torch.Tensor:
 
 def solved(p: Problem, name: str, **options: Any) -> torch.Tensor:
     method = SPARSIFY[name]
-    return method.solve(p, method.configure(**options)).weight
+    return method.solve(p, method.configure(**options)).weight.double()
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
@@ -83,17 +83,17 @@ def test_a_sweep_is_optimal_for_a_prefix_and_helpless_for_a_suffix() -> None:
     p = problem(6, 24)
     prefix = torch.zeros(6, 24, dtype=torch.bool)
     prefix[:, :10] = True
-    upper = p.gram.sweep(0.0)
+    factor = p.gram.sweep(0.0)
     for block in (24, 6):
-        swept = sparsify(p.weight, upper, given(prefix), block, block=block)[0]
+        swept = sparsify(p.weight, factor, given(prefix), block, block=block)[0]
         assert torch.allclose(swept, joint(p.weight, p.gram.matrix, prefix), atol=1e-9, rtol=0)
-    swept = sparsify(p.weight, upper, given(~prefix), 24, block=24)[0]
+    swept = sparsify(p.weight, factor, given(~prefix), 24, block=24)[0]
     assert torch.equal(swept[:, :10], p.weight[:, :10])
 
 
 def test_sparsegpt_in_blocks_equals_its_plain_loop() -> None:
     p = problem(7, 24, dtype=torch.float64)
-    upper = p.gram.sweep(0.01)
+    upper = p.gram.sweep(0.01).upper()
     w, removed = p.weight.clone(), torch.zeros(7, 24, dtype=torch.bool)
     for j in range(24):
         if j % 8 == 0:
@@ -323,3 +323,11 @@ def test_a_sweep_in_float32_is_the_one_in_double_to_float32(pattern: str, width:
     same = a.parts["mask"] == b.parts["mask"]
     assert float(same.double().mean()) > 0.999  # a near tie may fall the other way
     assert b.error == pytest.approx(a.error, rel=1e-3)
+
+
+@pytest.mark.parametrize(("keep", "group"), [(1, 2), (2, 4), (3, 4), (4, 8), (5, 16), (7, 20)])
+def test_ranking_in_groups_is_selection_and_equals_go_first_come(keep: int, group: int) -> None:
+    scores = torch.randint(0, 5, (9, 4 * group), generator=torch.Generator().manual_seed(0)).float()
+    order = scores.view(9, 4, group).argsort(dim=-1, stable=True)[..., : group - keep]
+    want = torch.zeros(9, 4, group, dtype=torch.bool).scatter_(-1, order, True)
+    assert torch.equal(Pattern(0.0, keep, group).smallest(scores), want.view(9, -1))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -31,13 +32,14 @@ Needs = Literal["nothing", "diagonal", "gram"]
 class Problem:
     """One linear, as ``y = W x + b``, whatever way round the file stores it.
 
-    ``name``: of the tensor on disk; ``weight`` (m, d) float64; ``gram``: of its inputs (zeros, no tokens, for methods
-    that need nothing); ``bias`` (m,) or None; ``kind``: its sub-block (mamba, attention, mlp, moe, ..); ``layer``: None
-    outside the layers; ``expert``: which matrix of a fused tensor this is; ``dtype``: of the file.
+    ``name``: of the tensor on disk; ``stored`` (m, d): the weight as it was read, not to be changed; ``gram``: of its
+    inputs (zeros, no tokens, for methods that need nothing); ``bias`` (m,) or None; ``kind``: its sub-block (mamba,
+    attention, mlp, moe, ..); ``layer``: None outside the layers; ``expert``: which matrix of a fused tensor this is;
+    ``dtype``: of the file.
     """
 
     name: str
-    weight: torch.Tensor
+    stored: torch.Tensor
     gram: Gram
     bias: torch.Tensor | None = None
     kind: str = ""
@@ -45,14 +47,24 @@ class Problem:
     expert: int | None = None
     dtype: torch.dtype = torch.float32
 
+    @cached_property
+    def weight(self) -> torch.Tensor:
+        """W (m, d) float64."""
+        return self.stored.double()
+
+    @property
+    def fast(self) -> torch.Tensor:
+        """W (m, d) in the dtype of sweeps, half the memory of :attr:`weight`; not to be changed."""
+        return self.stored.to(self.working)
+
     @property
     def energy(self) -> float:
         """tr(W C W^T): what errors are relative to."""
-        return self.gram.error(self.weight.to(self.working))
+        return self.gram.error(self.fast)
 
     def error(self, weight: torch.Tensor) -> float:
         """tr((W - W') C (W - W')^T) of another weight (m, d)."""
-        return self.gram.error((self.weight - weight).to(self.working))
+        return self.gram.error(self.fast - weight.to(self.working))
 
     @property
     def working(self) -> torch.dtype:
@@ -62,7 +74,8 @@ class Problem:
 
 @dataclass(frozen=True)
 class Solution:
-    """``weight`` (m, d) float64: what the layer will compute with (masked, dequantised, multiplied out).
+    """``weight`` (m, d): what the layer will compute with (masked, dequantised, multiplied out), before it is rounded
+    to the dtype of the file.
 
     ``parts``: what a storage writer needs instead (mask; codes, scales, zeros; left, right; ..). ``error``: the
     predicted tr((W - W') C (W - W')^T). ``nbytes``: bytes of the parts when they are stored. ``notes``: for the audit.

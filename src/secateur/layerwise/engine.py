@@ -7,8 +7,6 @@ the layer by transformers' own loader, so that later layers see the outputs of t
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +22,7 @@ from secateur.calibration.walker import reduce_states
 from secateur.errors import LayoutError
 from secateur.layerwise.base import Method, Problem, Solution, Unfit
 from secateur.layerwise.gram import Gram
+from secateur.layerwise.heap import give_back
 from secateur.layerwise.observe import Grams, Key
 from secateur.layerwise.places import Place
 from secateur.model import Model
@@ -149,7 +148,7 @@ class Engine:
         self, place: Place, method: Method, settings: Any, grams: Grams, pools: Pools, lines: list[Line]
     ) -> tuple[torch.Tensor, list[Solution | None]]:
         tensor = self.model.read(place.name)
-        matrices = place.matrices(tensor).clone()
+        matrices = place.matrices(tensor)
         solutions: list[Solution | None] = []
         for i, old in enumerate(matrices):
             key = (place.name, i)
@@ -159,9 +158,10 @@ class Engine:
             solutions.append(_attempt(problem, method, settings, line))
             solution = solutions[-1]
             if problem is not None and solution is not None:
-                matrices[i] = solution.weight.to(matrices.dtype)
-                _judge(line, problem, solution, matrices[i], grams.judge(key))
+                new = solution.weight.to(old.dtype)
+                _judge(line, problem, solution, new, grams.judge(key))
                 line.nbytes, line.notes = solution.nbytes, dict(solution.notes)
+                old.copy_(new)
         return place.tensor(matrices), solutions
 
     def _problem(
@@ -175,7 +175,7 @@ class Engine:
         bias = f"{place.name.removesuffix('.weight')}.bias"
         return Problem(
             name=place.name,
-            weight=weight.to(torch.float64, copy=True),
+            stored=weight,
             gram=gram,
             bias=self.model.read(bias).double() if bias in self.model.anatomy.tensors else None,
             kind=place.decl.kind,
@@ -203,12 +203,6 @@ def is_main() -> bool:
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
-def give_back() -> None:
-    """Freed memory back to the system: glibc keeps what solvers freed, and the next pieces do not fit into it."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def _attempt(problem: Problem | None, method: Method, settings: Any, line: Line) -> Solution | None:
     if problem is None:
         return None
@@ -229,11 +223,9 @@ def _judge(line: Line, problem: Problem, solution: Solution, stored: torch.Tenso
         wide = problem.dtype in (torch.float32, torch.float64)
         line.predicted = (solution.error if wide else problem.error(stored)) / energy
     if inputs is not None and inputs.numel():
-        x = inputs.cpu().to(torch.promote_types(inputs.dtype, torch.float32))
-        want, lost = (
-            float((x @ w.to(x.dtype).T).square_().sum(dtype=torch.float64))
-            for w in (problem.weight, problem.weight - stored)
-        )
+        x = inputs.cpu().to(torch.promote_types(inputs.dtype, problem.working))
+        before, after = problem.fast.to(x.dtype), stored.to(x.dtype)
+        want, lost = (float((x @ w.T).square_().sum(1).sum(dtype=torch.float64)) for w in (before, before - after))
         line.measured = lost / want if want > 0 else None
 
 

@@ -34,7 +34,7 @@ class Gram:
     matrix: torch.Tensor
     tokens: int = 0
     note: str = ""
-    _sweeps: dict[tuple[float, bool], torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _sweeps: dict[tuple[float, bool, torch.dtype], Factor] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def zeros(cls, width: int, device: torch.device | str = "cpu") -> Gram:
@@ -100,16 +100,18 @@ class Gram:
         """Inputs by the diagonal of H, the largest first, (d,)."""
         return torch.argsort(self._diagonal(damp), descending=True, stable=True)
 
-    def sweep(self, damp: float = DAMP, *, loudest: bool = False) -> torch.Tensor:
-        """U (d, d), upper triangular, with H^-1 = U^T U: row j holds what columns from j on must know of each other
-        when all columns before j are settled (SparseGPT, GPTQ). ``loudest``: of the inputs in that order.
+    def sweep(self, damp: float = DAMP, *, loudest: bool = False, dtype: torch.dtype = torch.float64) -> Factor:
+        """The factor of H^-1 that column sweeps read, made in float64 and kept in ``dtype``. ``loudest``: of the inputs
+        in that order.
 
         Kept: linears that read one input share it. Read it when nothing is added any more.
         """
-        key = damp, loudest
+        key = damp, loudest, dtype
         if key not in self._sweeps:
             order = self.loudest(damp) if loudest else torch.arange(self.width, device=self.matrix.device)
-            self._sweeps[key] = self._factor(damp, order)
+            upper = self._factor(damp, order)
+            scale = upper.diagonal().clone()
+            self._sweeps[key] = Factor(upper.div_(scale[:, None]).to(dtype), scale)
         return self._sweeps[key]
 
     def _factor(self, damp: float, order: torch.Tensor) -> torch.Tensor:
@@ -132,13 +134,34 @@ class Gram:
 
     def error(self, delta: torch.Tensor) -> float:
         """tr(delta C delta^T): squared error of the outputs when the weight changes by ``delta`` (m, d), multiplied in
-        its dtype, summed in float64; nan without a Gram."""
+        its dtype, summed in float64; nan without a Gram. C is its own mirror image: only upper blocks are read."""
         if not self.width:
             return math.nan
-        matrix = self.matrix.to(delta.dtype)
-        if matrix.ndim == 1:
-            return float((delta.square() @ matrix).sum(dtype=torch.float64))
-        return float((delta @ matrix).mul_(delta).sum(dtype=torch.float64))
+        if self.matrix.ndim == 1:
+            return float((delta.square() @ self.matrix.to(delta.dtype)).sum(dtype=torch.float64))
+        total = 0.0
+        for row in range(0, self.width, _BLOCK):
+            last = min(row + _BLOCK, self.width)
+            across = self.matrix[row:last, row:].to(delta.dtype)
+            mine, size = delta[:, row:last], last - row
+            told = torch.addmm(mine @ across[:, :size], delta[:, last:], across[:, size:].T, alpha=2)
+            total += float(told.mul_(mine).sum(1).sum(dtype=torch.float64))
+        return total
+
+
+@dataclass(frozen=True)
+class Factor:
+    """H^-1 = U^T U with U (d, d) upper triangular: row j holds what columns from j on must know of each other when all
+    columns before j are settled (SparseGPT, GPTQ). ``rows`` (d, d): those of U, divided by its diagonal ``scale`` (d,)
+    float64."""
+
+    rows: torch.Tensor
+    scale: torch.Tensor
+
+    def upper(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """U, or its square block of columns ``start`` to ``stop``; float64."""
+        span = slice(start, stop)
+        return self.rows[span, span].double() * self.scale[span, None]
 
 
 def add_upper(matrix: torch.Tensor, x: torch.Tensor) -> None:

@@ -169,7 +169,7 @@ class Grams:
             return
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.needs == "diagonal":
-            self.state[matrix] += wide.square().sum(0, dtype=torch.float64)
+            self.state[matrix] += wide.square().sum(0)
         else:
             add_upper(self.state[matrix], wide)
         self.state[tokens] += len(x)

@@ -29,6 +29,7 @@ from secateur.export.adapter import composed
 from secateur.layerwise.base import Method, Needs
 from secateur.layerwise.engine import Dense, Engine, Storage, is_main
 from secateur.layerwise.gram import gram_bytes
+from secateur.layerwise.heap import large_apart
 from secateur.layerwise.observe import Grams
 from secateur.layerwise.places import Place, left, places
 from secateur.layerwise.write import publish_result
@@ -104,6 +105,7 @@ def compress(
     memory = gram_memory(model, every, method.needs) if windows is not None else 0
     if job.note is not None and memory:
         job.note(f"Gram matrices will take at most {memory / 1e6:,.1f} MB at a time")
+    large_apart()
     engine = _solved(model, windows, every, chosen, method, work, job, progress)
     if is_main():
         record = {**_record(model, windows, method, settings, job, about), "gram_bytes": memory}

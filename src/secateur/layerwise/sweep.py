@@ -15,21 +15,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from secateur.layerwise.gram import Factor
+
 Settle = Callable[[int, Tensor], Tensor]
 """(column j, weights of columns j.. as they are now, transposed: (rest of the block, m)) -> column j's values (m,)."""
 
 _PART = 32
 
 
-def sweep(weight: Tensor, upper: Tensor, settle: Settle, *, step: int = 1, block: int = 128) -> tuple[Tensor, float]:
-    """(Q (m, d), sum of squared errors).
+def sweep(weight: Tensor, factor: Factor, settle: Settle, *, step: int = 1, block: int = 128) -> tuple[Tensor, float]:
+    """(Q (m, d), sum of squared errors). ``factor``: see Gram.sweep, in the dtype of ``weight``.
 
     ``settle`` may rely on ``step`` columns from j on (or up to the end of the block) when j is a whole number of steps
     into a block, on column j alone elsewhere.
     """
     w, d = weight.T.contiguous(), weight.shape[1]  # a column of W is a row here: contiguous
-    scale = upper.diagonal()
-    rows = upper.to(w.dtype, copy=True).div_(scale[:, None])
+    rows, scale = factor.rows, factor.scale
     out, total, part = torch.empty_like(w), 0.0, _aligned(step)
     for start in range(0, d, block):
         stop = min(start + block, d)
@@ -53,8 +54,9 @@ def _aligned(step: int) -> int:
     return _PART // step * step
 
 
-def sweep_reference(weight: Tensor, upper: Tensor, settle: Settle) -> tuple[Tensor, float]:
+def sweep_reference(weight: Tensor, factor: Factor, settle: Settle) -> tuple[Tensor, float]:
     """The same without blocks: every column tells all columns to its right at once. Slow."""
+    upper = factor.upper()
     w, out, total = weight.clone(), torch.empty_like(weight), 0.0
     for j in range(w.shape[1]):
         out[:, j] = settle(j, w[:, j:].T)

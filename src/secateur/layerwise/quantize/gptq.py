@@ -50,19 +50,19 @@ def solve(problem: Problem, settings: Settings) -> Solution:
 
 def quantise(problem: Problem, settings: Settings, form: Format) -> tuple[Tensor, Grid, float]:
     """(codes (m, d), grid of (m, groups), sum of squared errors of the sweep)."""
-    weight = problem.weight.to(problem.working)
+    weight = problem.fast
     m, d = weight.shape
     width = form.width(d)
     ordered = settings.order == "activation"
     order = problem.gram.loudest(settings.damp) if ordered else torch.arange(d)
-    upper = problem.gram.sweep(settings.damp, loudest=ordered)
+    factor = problem.gram.sweep(settings.damp, loudest=ordered, dtype=problem.working)
     if ordered or settings.static or width == d:
         grid = grid_of(problem, form, settings.search)
         settle, step, block = _static(grid, order, width, weight.dtype), 1, BLOCK
     else:
         grid = Grid(weight.new_ones(m, d // width), weight.new_zeros(m, d // width), form.low, form.high)
         settle, step, block = _moving(problem, grid, form, settings.search, width), width, _aligned(width)
-    swept, loss = sweep(weight[:, order], upper, settle, step=step, block=block)
+    swept, loss = sweep(weight[:, order], factor, settle, step=step, block=block)
     values = torch.empty_like(swept)
     values[:, order] = swept
     codes = grid.codes(values.reshape(m, -1, width)).reshape(m, d)

@@ -28,7 +28,7 @@ def solve(problem: Problem, settings: Settings) -> Solution:
     """The masked weight."""
     pattern = parse(settings.pattern)
     scope = check_scope(settings.scope, pattern)
-    return masked(problem, problem.weight, pattern.smallest(problem.weight.abs(), scope))
+    return masked(problem, problem.fast, pattern.smallest(problem.fast.abs(), scope))
 
 
 METHOD = Method("magnitude", "the smallest entries go; needs no text", "nothing", Settings, solve)

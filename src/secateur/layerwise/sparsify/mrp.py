@@ -21,7 +21,7 @@ import torch
 
 from secateur.errors import UsageError
 from secateur.layerwise.base import Method, Problem, Solution
-from secateur.layerwise.gram import DAMP, spd_inverse
+from secateur.layerwise.gram import DAMP, Factor, spd_inverse
 from secateur.layerwise.sparsify.joint import joint
 from secateur.layerwise.sparsify.masked import masked
 from secateur.layerwise.sparsify.pattern import Pattern, check_scope, parse
@@ -40,14 +40,15 @@ class Settings:
     damp: float = DAMP
 
 
-def by_sets(upper: torch.Tensor, pattern: Pattern) -> Choose:
+def by_sets(factor: Factor, pattern: Pattern) -> Choose:
     """In each group the set of inputs with the smallest joint loss, among all sets of the right size."""
     sets = torch.tensor(list(itertools.combinations(range(pattern.group), pattern.group - pattern.keep)))
 
     def choose(w: torch.Tensor, start: int) -> torch.Tensor:
         stop = start + w.shape[1]
         # rows of U above `start` are settled: what is left of H^-1 in the group
-        inverse = (upper[start:stop, start:stop].T @ upper[start:stop, start:stop]).to(w.dtype)
+        upper = factor.upper(start, stop)
+        inverse = (upper.T @ upper).to(w.dtype)
         inside = spd_inverse(inverse[sets[:, :, None], sets[:, None, :]])
         parts = w[:, sets]
         losses = torch.einsum("isa,sab,isb->is", parts, inside, parts)
@@ -69,12 +70,12 @@ def solve(problem: Problem, settings: Settings) -> Solution:
             hint="take SM, an n:m pattern, or the methods obc, swap and chita",
         )
     scope = check_scope("row" if pattern.group else settings.scope, pattern, ("row", "block"))
-    upper = problem.gram.sweep(settings.damp)
-    weight = problem.weight.masked_fill(problem.gram.dead, 0.0)
-    choose = by_sets(upper, pattern) if settings.variant[0] == "M" else by_score(upper, pattern, scope)
-    swept, removed, _ = sparsify(weight.to(problem.working), upper, choose, *blocks(pattern, settings.block))
+    factor = problem.gram.sweep(settings.damp, dtype=problem.working)
+    weight = problem.fast.masked_fill(problem.gram.dead, 0.0)
+    choose = by_sets(factor, pattern) if settings.variant[0] == "M" else by_score(factor, pattern, scope)
+    swept, removed, _ = sparsify(weight, factor, choose, *blocks(pattern, settings.block))
     if settings.variant[1] == "M":
-        swept = joint(weight, problem.gram.damped(settings.damp), removed)
+        swept = joint(weight.double(), problem.gram.damped(settings.damp), removed)
     return masked(problem, swept, removed)
 
 

@@ -7,6 +7,7 @@ A mask is True where an entry goes. Ties go to the lower index.
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -17,6 +18,8 @@ from secateur.errors import UsageError
 from secateur.layerwise.base import Unfit
 
 Scope = Literal["row", "layer", "block"]
+_RANKED = 16
+"""Entries of a group up to which comparing all pairs is faster than selecting."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Pattern:
         """Mask (m, d) of the entries with the smallest ``scores`` (m, d)."""
         if self.group:
             self.check(scores.shape[1])
+            if self.group <= _RANKED:
+                return _least_ranked(scores, self.group, self.group - self.keep)
             grouped = scores.reshape(scores.shape[0], -1, self.group)
             return _least(grouped, self.group - self.keep).reshape(scores.shape)
         if scope == "row":
@@ -65,6 +70,17 @@ def _least(scores: torch.Tensor, count: int) -> torch.Tensor:
         return reached
     below, equal = scores < threshold, scores == threshold
     return below | (equal & (equal.cumsum(-1) <= count - below.sum(-1, keepdim=True)))
+
+
+def _least_ranked(scores: torch.Tensor, group: int, count: int) -> torch.Tensor:
+    """The same in groups of neighbours: how many others are smaller, from all pairs. Cheap in small groups."""
+    one = [scores[:, j::group].contiguous() for j in range(group)]
+    rank = [torch.zeros(one[0].shape, dtype=torch.uint8, device=scores.device) for _ in one]
+    for i, j in itertools.combinations(range(group), 2):
+        first = one[i] <= one[j]
+        rank[j] += first
+        rank[i] += ~first
+    return torch.stack([r < count for r in rank], -1).reshape(scores.shape)
 
 
 def parse(text: str) -> Pattern:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from secateur.layerwise.base import Method, Problem, Solution
-from secateur.layerwise.gram import DAMP
+from secateur.layerwise.gram import DAMP, Factor
 from secateur.layerwise.sparsify.masked import masked
 from secateur.layerwise.sparsify.pattern import Pattern, Scope, check_scope, parse
 from secateur.layerwise.sweep import sweep
@@ -40,7 +40,7 @@ class Settings:
 
 
 def sparsify(
-    weight: torch.Tensor, upper: torch.Tensor, choose: Choose, step: int, block: int = 128
+    weight: torch.Tensor, factor: Factor, choose: Choose, step: int, block: int = 128
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """(swept weights (m, d) with zeros where masked, mask, sum e^2); ``choose`` is asked for ``step`` columns a time.
 
@@ -57,16 +57,15 @@ def sparsify(
             stays[j:end] = ~removed[j:end]
         return rest[0] * stays[j]
 
-    swept, total = sweep(weight, upper, settle, step=step, block=block)
+    swept, total = sweep(weight, factor, settle, step=step, block=block)
     return swept, removed.T.contiguous(), total
 
 
-def by_score(upper: torch.Tensor, pattern: Pattern, scope: Scope) -> Choose:
+def by_score(factor: Factor, pattern: Pattern, scope: Scope) -> Choose:
     """The single-removal score, conditioned on the columns that are settled."""
-    settled = upper.diagonal()
 
     def choose(w: torch.Tensor, start: int) -> torch.Tensor:
-        scores = (w / settled[start : start + w.shape[1]].to(w.dtype)).square()
+        scores = (w / factor.scale[start : start + w.shape[1]].to(w.dtype)).square_()
         return pattern.smallest(scores, "layer" if scope == "block" else scope)
 
     return choose
@@ -87,10 +86,10 @@ def solve(problem: Problem, settings: Settings) -> Solution:
     pattern = parse(settings.pattern)
     pattern.check(problem.gram.width)
     scope = check_scope("row" if pattern.group else settings.scope, pattern, ("row", "block"))
-    upper = problem.gram.sweep(settings.damp)
-    weight = problem.weight.masked_fill(problem.gram.dead, 0.0)
+    factor = problem.gram.sweep(settings.damp, dtype=problem.working)
+    weight = problem.fast.masked_fill(problem.gram.dead, 0.0)
     step, block = blocks(pattern, settings.block)
-    swept, removed, _ = sparsify(weight.to(problem.working), upper, by_score(upper, pattern, scope), step, block)
+    swept, removed, _ = sparsify(weight, factor, by_score(factor, pattern, scope), step, block)
     return masked(problem, swept, removed)
 
 

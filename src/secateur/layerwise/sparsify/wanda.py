@@ -29,8 +29,8 @@ def solve(problem: Problem, settings: Settings) -> Solution:
     """The masked weight."""
     pattern = parse(settings.pattern)
     scope = check_scope(settings.scope, pattern)
-    scores = problem.weight.to(problem.working).abs() * problem.gram.diagonal.sqrt().to(problem.working)
-    return masked(problem, problem.weight, pattern.smallest(scores, scope))
+    scores = problem.fast.abs().mul_(problem.gram.diagonal.sqrt().to(problem.working))
+    return masked(problem, problem.fast, pattern.smallest(scores, scope))
 
 
 METHOD = Method("wanda", "weight times input norm (arXiv 2306.11695)", "diagonal", Settings, solve)
