@@ -16,13 +16,11 @@ import torch
 from torch import Tensor
 
 from secateur.layerwise.base import Method, Problem, Solution
+from secateur.layerwise.elimination import Elimination, rows_at_a_time
 from secateur.layerwise.gram import DAMP, spd_inverse
 from secateur.layerwise.quantize.grids import Format, Grid, Search
 from secateur.layerwise.quantize.packed import solution
 from secateur.layerwise.quantize.rtn import codes_of, grid_of
-
-_ENTRIES = 1 << 25
-"""Entries of the inverses held at a time (256 MB)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ def solve(problem: Problem, settings: Settings) -> Solution:
     form = Format(settings.bits, settings.group, settings.symmetric)
     grid = grid_of(problem, form, settings.search)
     inverse = spd_inverse(problem.gram.damped(settings.damp))
-    rows = max(1, _ENTRIES // inverse.numel())
+    rows = rows_at_a_time(len(inverse), len(inverse))
     done = [
         greedy(problem.weight[i : i + rows], inverse, _rows(grid, i, i + rows))
         for i in range(0, problem.weight.shape[0], rows)
@@ -53,18 +51,15 @@ def greedy(weight: Tensor, inverse: Tensor, grid: Grid) -> Tensor:
     """The rounded rows (r, d) of ``weight``."""
     r, d = weight.shape
     w, left, every = weight.clone(), weight.new_ones(r, d, dtype=torch.bool), torch.arange(r)
-    h = inverse.expand(r, d, d).clone()
+    inner = Elimination(inverse, r, d)
     half = grid.scale.repeat_interleave(d // grid.scale.shape[1], dim=1) / 2
     for _ in range(d):
         q = grid.snap(w.reshape(r, grid.scale.shape[1], -1)).reshape(r, d)
-        p = _next(q - w, h.diagonal(dim1=1, dim2=2), left, half)
-        row, pivot = h[every, p], h[every, p, p]
-        step = ((w[every, p] - q[every, p]) / pivot)[:, None] * row
+        p = _next(q - w, inner.tiles[:, :, 0, 0], left, half)
         value = q[every, p]
-        w -= step
+        w -= inner.pulled((w[every, p] - value)[:, None, None], *inner.lose(p))[:, 0]
         w[every, p] = value
         left[every, p] = False
-        h -= row[:, :, None] * (row / pivot[:, None])[:, None, :]
     return w
 
 

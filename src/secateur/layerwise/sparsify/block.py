@@ -18,8 +18,9 @@ import torch
 
 from secateur.errors import UsageError
 from secateur.layerwise.base import Method, Problem, Solution, Unfit
+from secateur.layerwise.elimination import Elimination, rows_at_a_time
 from secateur.layerwise.gram import DAMP, spd_inverse
-from secateur.layerwise.sparsify.joint import CHUNK_BYTES, joint
+from secateur.layerwise.sparsify.joint import joint
 from secateur.layerwise.sparsify.masked import masked
 from secateur.layerwise.sparsify.pattern import parse
 
@@ -39,22 +40,17 @@ def greedy(weight: torch.Tensor, inverse: torch.Tensor, columns: int, steps: int
     """Which tiles go, (groups, steps), for ``weight`` (groups, rows, d)."""
     groups, _, d = weight.shape
     n = d // columns
-    w, p = weight.clone(), inverse.repeat(groups, 1, 1)
+    w, p = weight.clone(), Elimination(inverse, groups, steps, columns)
     closed = torch.zeros(groups, n, dtype=torch.bool, device=w.device)
     order = torch.zeros(groups, steps, dtype=torch.long, device=w.device)
     every, eye = torch.arange(groups, device=w.device), torch.eye(columns, dtype=w.dtype, device=w.device)
     for step in range(steps):
-        inside = p.view(groups, n, columns, n, columns).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
-        inverted = spd_inverse(torch.where(closed[..., None, None], eye, inside))
+        inverted = spd_inverse(torch.where(closed[..., None, None], eye, p.tiles))
         tiles = w.view(groups, -1, n, columns)
         losses = torch.einsum("grta,gtab,grtb->gt", tiles, inverted, tiles).masked_fill(closed, torch.inf)
         t = losses.argmin(1)
         order[:, step] = t
-        span = t[:, None] * columns + torch.arange(columns, device=w.device)
-        lines = p[every[:, None], span]  # (groups, columns, d)
-        factor = inverted[every, t]
-        w -= w.gather(2, span[:, None].expand(-1, w.shape[1], -1)) @ factor @ lines
-        p -= lines.transpose(1, 2) @ factor @ lines
+        w -= p.pulled(tiles[every, :, t], *p.lose(t))
         closed[every, t] = True
     return order
 
@@ -70,7 +66,7 @@ def solve(problem: Problem, settings: Settings) -> Solution:
     weight = problem.weight.masked_fill(problem.gram.dead, 0.0)
     inverse, steps = problem.gram.inverse(settings.damp), pattern.count(d // columns)
     groups = weight.reshape(-1, rows, d)
-    chunk = max(1, CHUNK_BYTES // (8 * d * d))
+    chunk = rows_at_a_time(d, steps * columns)
     order = torch.cat([greedy(groups[i : i + chunk], inverse, columns, steps) for i in range(0, len(groups), chunk)])
     tiles = torch.zeros(len(groups), d // columns, dtype=torch.bool, device=weight.device).scatter_(1, order, True)
     removed = tiles.repeat_interleave(columns, 1).repeat_interleave(rows, 0)

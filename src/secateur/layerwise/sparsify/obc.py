@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import torch
 
 from secateur.layerwise.base import Method, Problem, Solution
+from secateur.layerwise.elimination import Elimination, rows_at_a_time
 from secateur.layerwise.gram import DAMP
-from secateur.layerwise.sparsify.joint import CHUNK_BYTES, joint
+from secateur.layerwise.sparsify.joint import joint
 from secateur.layerwise.sparsify.masked import masked
 from secateur.layerwise.sparsify.pattern import Pattern, check_scope, parse
 
@@ -34,28 +35,24 @@ class Settings:
 def greedy(weight: torch.Tensor, inverse: torch.Tensor, steps: int, pattern: Pattern) -> tuple[torch.Tensor, ...]:
     """(order, losses), (m, steps): which input each row gives up at each step and what that costs."""
     m, d = weight.shape
-    rows = max(1, CHUNK_BYTES // (8 * d * d))
+    rows = rows_at_a_time(d, steps)
     found = [_greedy(weight[i : i + rows], inverse, steps, pattern) for i in range(0, m, rows)]
     return torch.cat([order for order, _ in found]), torch.cat([losses for _, losses in found])
 
 
 def _greedy(weight: torch.Tensor, inverse: torch.Tensor, steps: int, pattern: Pattern) -> tuple[torch.Tensor, ...]:
     w, (m, d) = weight.clone(), weight.shape
-    p = inverse.repeat(m, 1, 1)
+    p = Elimination(inverse, m, steps)
     closed = torch.zeros(m, d, dtype=torch.bool, device=w.device)
     left = torch.full((m, d // pattern.group if pattern.group else 1), pattern.group - pattern.keep, device=w.device)
     every = torch.arange(m, device=w.device)
     order = torch.zeros(m, steps, dtype=torch.long, device=w.device)
     losses = torch.zeros(m, steps, dtype=w.dtype, device=w.device)
     for step in range(steps):
-        scores = (w.square() / p.diagonal(dim1=1, dim2=2)).masked_fill(closed, torch.inf)
+        scores = (w.square() / p.tiles[:, :, 0, 0]).masked_fill(closed, torch.inf)
         losses[:, step], j = scores.min(1)
         order[:, step] = j
-        column = p[every, j]
-        pivot = column[every, j]
-        w -= (w[every, j] / pivot)[:, None] * column
-        p.baddbmm_((column / -pivot[:, None])[:, :, None], column[:, None, :])
-        p.diagonal(dim1=1, dim2=2)[every, j] = 1.0  # out of the game; keeps the quotient finite
+        w -= p.pulled(w[every, j][:, None, None], *p.lose(j))[:, 0]
         closed[every, j] = True
         if pattern.group:
             left[every, j // pattern.group] -= 1
