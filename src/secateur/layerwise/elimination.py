@@ -46,7 +46,7 @@ class Elimination:
         seen = told.gather(2, span[:, None].expand(-1, self._count, -1))
         lines = torch.baddbmm(self.inverse[span], seen.mT, told, alpha=-1)
         own = lines.gather(2, span[:, None].expand(-1, self.size, -1))
-        v = torch.linalg.solve_triangular(torch.linalg.cholesky(own), lines, upper=False)
+        v: torch.Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(own), lines, upper=False)
         self._told[:, self._count : self._count + self.size] = v
         self._count += self.size
         across = v.view(len(v), self.size, -1, self.size).transpose(1, 2)  # (rows, tiles, rows of V, size)
@@ -57,7 +57,8 @@ class Elimination:
         """What a change (rows, n, size) of the tile does to all weights, (rows, n, d): change [P_SS]^-1 P_S,:,
         from what :meth:`lose` returned."""
         lower = v.gather(2, span[:, None].expand(-1, self.size, -1)).mT
-        return torch.linalg.solve_triangular(lower, change.mT, upper=False).mT @ v
+        pulled: torch.Tensor = torch.linalg.solve_triangular(lower, change.mT, upper=False).mT @ v
+        return pulled
 
 
 def eliminated_reference(inverse: torch.Tensor, gone: torch.Tensor) -> torch.Tensor:

@@ -98,25 +98,41 @@ def swept(weight: torch.Tensor, h: torch.Tensor, removed: torch.Tensor) -> torch
 
 def _best(t: torch.Tensor, gone: torch.Tensor, group: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(input to bring back, input to give up, gain) of each row's best exchange."""
-    d = gone.shape[1]
-    diagonal = t.diagonal(dim1=1, dim2=2)[:, :d]
-    pull = torch.where(gone, t[:, :d, d] / diagonal, 0.0)  # g_a / T_aa
-    profit = torch.where(gone, t[:, :d, d] * pull, 0.0)
-    u, w = t[:, :d, :d], t[:, :d, d]
-    if group:
-        n = d // group
-        u = u.view(-1, n, group, n, group).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
-        pick = [x.reshape(-1, n, group) for x in (w, pull, diagonal, profit, gone)]
-    else:
-        u, pick = u[:, None], [x[:, None] for x in (w, pull, diagonal, profit, gone)]
-    w, pull, diagonal, profit, away = pick
-    left = (w[..., :, None] - u * pull[..., None, :]).square()  # (rows, groups, b, a)
-    gain = profit[..., None, :] - left / (u.square() / diagonal[..., None, :] - diagonal[..., :, None])
-    allowed = ~away[..., :, None] & away[..., None, :]
-    best, at = gain.masked_fill_(~allowed, -torch.inf).flatten(1).max(1)
-    size = w.shape[-1]
-    block, inner = at // (size * size), at % (size * size)
-    return block * size + inner % size, block * size + inner // size, best
+    kept, away = _inside(~gone, group), _inside(gone, group)
+    b, a = kept.index[..., :, None], away.index[..., None, :]
+    u = t.flatten(1).gather(1, (b * t.shape[1] + a).flatten(1)).view(torch.broadcast_shapes(b.shape, a.shape))
+    diagonal, last = t.diagonal(dim1=1, dim2=2), t[:, :, -1]
+    w, costs = kept.of(last)[..., :, None], kept.of(diagonal)[..., :, None]
+    g, ease = away.of(last)[..., None, :], away.of(diagonal)[..., None, :]
+    left = (w - u * (g / ease)).square_()  # (rows, groups, b, a)
+    gain = left.div_((u.square_() / ease).sub_(costs)).neg_().add_(g.square() / ease)
+    if not (bool(kept.valid.all()) and bool(away.valid.all())):
+        gain.masked_fill_(~(kept.valid[..., :, None] & away.valid[..., None, :]), -torch.inf)
+    best, at = gain.flatten(1).max(1)
+    pairs = [x.expand(gain.shape).flatten(1).gather(1, at[:, None])[:, 0] for x in (a, b)]
+    return pairs[0], pairs[1], best
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """Inputs of every group that are in a mask, (rows, groups, most of them); where there are fewer, not ``valid``
+    ones fill up."""
+
+    index: torch.Tensor
+    valid: torch.Tensor
+
+    def of(self, values: torch.Tensor) -> torch.Tensor:
+        """``values`` (rows, d ..) of these inputs."""
+        return values.gather(1, self.index.flatten(1)).view(self.index.shape)
+
+
+def _inside(mask: torch.Tensor, group: int) -> _Inside:
+    m, d = mask.shape
+    grouped = mask.view(m, -1, group or d)
+    counts = grouped.sum(-1, keepdim=True)
+    first = torch.arange(0, d, group or d, device=mask.device)[:, None]
+    index = grouped.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., : int(counts.max())]
+    return _Inside(index + first, torch.arange(index.shape[-1], device=mask.device) < counts)
 
 
 def _pivot(t: torch.Tensor, at: torch.Tensor, *, into: bool) -> None:
