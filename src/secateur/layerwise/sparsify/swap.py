@@ -100,7 +100,8 @@ def _best(t: torch.Tensor, gone: torch.Tensor, group: int) -> tuple[torch.Tensor
     """(input to bring back, input to give up, gain) of each row's best exchange."""
     kept, away = _inside(~gone, group), _inside(gone, group)
     b, a = kept.index[..., :, None], away.index[..., None, :]
-    u = t.flatten(1).gather(1, (b * t.shape[1] + a).flatten(1)).view(torch.broadcast_shapes(b.shape, a.shape))
+    at = b * t.shape[1] + a
+    u = t.flatten(1).gather(1, at.flatten(1)).view(at.shape)
     diagonal, last = t.diagonal(dim1=1, dim2=2), t[:, :, -1]
     w, costs = kept.of(last)[..., :, None], kept.of(diagonal)[..., :, None]
     g, ease = away.of(last)[..., None, :], away.of(diagonal)[..., None, :]
@@ -108,8 +109,8 @@ def _best(t: torch.Tensor, gone: torch.Tensor, group: int) -> tuple[torch.Tensor
     gain = left.div_((u.square_() / ease).sub_(costs)).neg_().add_(g.square() / ease)
     if not (bool(kept.valid.all()) and bool(away.valid.all())):
         gain.masked_fill_(~(kept.valid[..., :, None] & away.valid[..., None, :]), -torch.inf)
-    best, at = gain.flatten(1).max(1)
-    pairs = [x.expand(gain.shape).flatten(1).gather(1, at[:, None])[:, 0] for x in (a, b)]
+    best, pair = gain.flatten(1).max(1)
+    pairs = [x.expand(gain.shape).flatten(1).gather(1, pair[:, None])[:, 0] for x in (a, b)]
     return pairs[0], pairs[1], best
 
 
