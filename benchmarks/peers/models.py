@@ -38,6 +38,13 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
             num_key_value_heads=8, head_dim=64, max_position_embeddings=2048,
         ),
     ),
+    "llama-1b": (
+        "llama",
+        dict(
+            hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32,
+            num_key_value_heads=4, head_dim=64, max_position_embeddings=2048,
+        ),
+    ),
 }  # fmt: skip
 
 

@@ -57,11 +57,12 @@ class Elimination:
         """What a change (rows, n, size) of the tile does to all weights, (rows, n, d): change [P_SS]^-1 P_S,:,
         from what :meth:`lose` returned."""
         lower = v.gather(2, span[:, None].expand(-1, self.size, -1)).mT
-        pulled: torch.Tensor = torch.linalg.solve_triangular(lower, change.mT, upper=False).mT @ v
-        return pulled
+        solved: torch.Tensor = torch.linalg.solve_triangular(lower, change.mT, upper=False)
+        return solved.mT @ v
 
 
 def eliminated_reference(inverse: torch.Tensor, gone: torch.Tensor) -> torch.Tensor:
     """P (d, d) of one row without the inputs ``gone`` (n,), from the whole matrix: zero where they are."""
     lines = inverse[gone]
-    return inverse - lines.T @ torch.linalg.solve(lines[:, gone], lines)
+    solved: torch.Tensor = torch.linalg.solve(lines[:, gone], lines)
+    return inverse - lines.T @ solved
