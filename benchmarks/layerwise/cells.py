@@ -13,6 +13,7 @@ from typing import Any
 
 from secateur import api
 from secateur.calibration.text import windows_of
+from secateur.errors import UsageError
 from secateur.layerwise.base import Method
 from secateur.layerwise.run import Job, Sequential, compress
 from secateur.layerwise.write import read_audit
@@ -67,11 +68,15 @@ class Bench:
         return {k: told[k] for k in ("loss", "bits_per_byte")}
 
     def run(self, cell: Cell, seed: int) -> dict[str, Any]:
-        """Compress, measure, forget. Layer errors are medians over linears."""
+        """Compress, measure, forget. Layer errors are medians over linears. A method that refuses the parent is a
+        result too."""
         with open_model(self.parent) as parent, TemporaryDirectory() as folder:
             windows = windows_of(parent, list(self.text), samples=self.samples, length=self.length, seed=seed)
             out, began = Path(folder) / "child", time.perf_counter()
-            cell.make(parent, windows, out, self.batch)
+            try:
+                cell.make(parent, windows, out, self.batch)
+            except UsageError as error:
+                return {"refused": error.message}
             seconds = time.perf_counter() - began
             found = {**self.loss(out), "seconds_to_compress": round(seconds, 1)}
             audit = read_audit(out) if (out / "secateur.json").exists() else {"linears": []}

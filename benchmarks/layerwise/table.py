@@ -31,7 +31,9 @@ def tables(name: str, results: Path) -> Iterator[str]:
             for level in family.LEVELS:
                 found = pick(mine, method=label, level=level)
                 measured = [line["result"]["error_measured"] for line in found if "error_measured" in line["result"]]
-                row += [spread(values(found, "loss")), spread(measured, 4)]
+                taken = [line for line in found if "refused" not in line["result"]]
+                refused = "refused" if found and not taken else None
+                row += [refused or spread(values(taken, "loss")), spread(measured, 4)]
             if any(text != "-" for text in row[1:]):
                 rows.append(row)
         if rows:
