@@ -298,7 +298,8 @@ def test_bct_scales_are_powers_of_two_shared_by_a_tile():
 
 
 def test_groups_that_do_not_divide():
-    assert Format(4, 128).width(192) == 96
+    assert Format(4, 128).width(192) == 64  # 96 fits too, but no engine has a kernel for it
+    assert Format(4, 96).width(192) == 96  # asked for
     assert Format(4, 128).width(172) == 86  # 2 * 86
     assert Format(4, 128).width(131) == 131  # prime: the whole row
     assert Format(4, 128).width(64) == 64 and Format(4, 0).width(640) == 640

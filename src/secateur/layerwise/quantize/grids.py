@@ -54,12 +54,14 @@ class Format:
         return (1 << (self.bits - 1)) - 1
 
     def width(self, columns: int) -> int:
-        """Columns per scale of a matrix with ``columns``: the largest divisor up to ``group`` but no less than a
-        quarter of it, else the whole row (loaders know no ragged last group)."""
+        """Columns per scale of a matrix with ``columns``: ``group`` where it divides them; else a divisor from there
+        down to a quarter, the largest power of two (kernels of engines know no others) before any; else the whole
+        row (loaders know no ragged last group)."""
         if not self.group or self.group >= columns:
             return columns
-        fitting = (w for w in range(self.group, max(1, self.group // 4) - 1, -1) if columns % w == 0)
-        return next(fitting, columns)
+        fitting = [w for w in range(self.group, max(1, self.group // 4) - 1, -1) if columns % w == 0]
+        powers = [w for w in fitting if w & (w - 1) == 0]
+        return next(iter(fitting[:1] if self.group in fitting else powers or fitting), columns)
 
 
 @dataclass(frozen=True, slots=True)
