@@ -10,6 +10,7 @@ import torch
 
 import secateur as sc
 from secateur.evaluation.equality import load_strict
+from secateur.export.compressed import refused
 from tests.cli.command import secateur
 from tests.cli.conftest import pool as pool
 from tests.cli.models import Pool
@@ -35,6 +36,19 @@ def test_packed_and_dense_hold_the_same_weights(pool: Pool, tmp_path: Path) -> N
     assert record["step"] == "quantize" and {x["notes"]["bits"] for x in lines} == {4}
     assert set(record["storage"]["packed"]) | set(record["storage"]["dense"]) == {x["tensor"] for x in lines}
     assert all(record["storage"]["dense"].values())
+    odd = [n for n in record["storage"]["packed"] if any(size % 32 for size in shapes(tmp_path / "dense")[n])]
+    assert odd and sorted(record["storage"]["refused"]) == odd and "vLLM on a CPU has no kernel for" in done.out
+
+
+def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    with sc.open(folder) as model:
+        return {n: t.shape for n, t in model.weights.tensors.items()}
+
+
+def test_what_vllm_has_no_kernel_for() -> None:
+    assert refused((64, 96), {"bits": 4}) == ""
+    assert refused((64, 96), {"bits": 8}) == "8 bits, and it has 4"
+    assert refused((40, 48), {"bits": 4}) == "40 outputs and 48 inputs: no multiple of 32"
 
 
 def test_the_parts_of_a_packed_model_run(pool: Pool, tmp_path: Path) -> None:

@@ -80,8 +80,9 @@ def print_stored(record: dict[str, Any]) -> None:
     if stored is None:
         return
     out.print(f"packed: {len(stored['packed'])} linears")
-    reasons: dict[str, list[str]] = {}
-    for name, why in stored["dense"].items():
-        reasons.setdefault(why, []).append(name)
-    for why, names in reasons.items():
-        out.print(f"stored dense: {len(names)} linears ({names[0]}, ..): {why}", soft_wrap=True, markup=False)
+    for what, found in (("stored dense", stored["dense"]), ("vLLM on a CPU has no kernel for", stored["refused"])):
+        reasons: dict[str, list[str]] = {}
+        for name, why in found.items():
+            reasons.setdefault(why, []).append(name)
+        for why, names in reasons.items():
+            out.print(f"{what}: {len(names)} linears ({names[0]}, ..): {why}", soft_wrap=True, markup=False)

@@ -34,6 +34,7 @@ from secateur.pruning.provenance import FILE
 
 CONVERTED = "one of several experts"
 """Not a module of its own once loaded."""
+_SERVED_BITS, _SERVED_SIZE = 4, 32
 _EXPERTS = r"re:.*\.experts\.\d+\..*"
 
 
@@ -79,6 +80,7 @@ class CompressedTensors:
             "format": "compressed-tensors" if done else "dense",
             "packed": sorted(done),
             "dense": {n: self._reason(n) for n, is_packed in sorted(stored.items()) if not is_packed},
+            "refused": {n: why for n in sorted(done) if (why := refused(model.weights.tensors[n].shape, notes[n]))},
         }
         write_json(folder / FILE, record)
         if done:
@@ -89,6 +91,15 @@ class CompressedTensors:
 
     def _reason(self, name: str) -> str:
         return self.why.get(name, "several matrices in one tensor, or a method without packed parts")
+
+
+def refused(shape: Sequence[int], notes: Mapping[str, Any]) -> str:
+    """Why vLLM has no kernel on a CPU for a packed linear of ``shape`` (outputs, inputs), by the checks of vLLM 0.32;
+    '' where it has one. One such linear, and it does not load the checkpoint."""
+    if notes["bits"] != _SERVED_BITS:
+        return f"{notes['bits']} bits, and it has {_SERVED_BITS}"
+    odd = [f"{n} {what}" for n, what in zip(shape, ("outputs", "inputs"), strict=True) if n % _SERVED_SIZE]
+    return f"{' and '.join(odd)}: no multiple of {_SERVED_SIZE}" if odd else ""
 
 
 def packed(name: str, parts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
