@@ -81,6 +81,8 @@ def one(side: str, method: str, args: argparse.Namespace, tokens: Path, work: Pa
     """Run one side once; its result stays in ``work`` only until its loss is known."""
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)
+    for file in Path(args.model).glob("*.safetensors"):  # whoever comes first would read it from the disk
+        subprocess.run(["cat", str(file)], stdout=subprocess.DEVNULL, check=True)
     peer = [args.peer, str(HERE / "llmc.py"), args.model, str(tokens / "fit.npy"), method, str(out)]
     found = measured(peer if side == PEER else command(method, args, out), work / f"{side}-{method}.log")
     if found["code"] == 0:

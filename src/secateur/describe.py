@@ -42,7 +42,7 @@ def describe(model: Model) -> dict[str, Any]:
             "windows": _windows(anatomy),
         },
         "left_behind": dict(model.left),
-        "advice": [f"{a.engine}: {a.why}" for a in anatomy.family.advice],
+        "advice": [f"{a.engine}: {a.why}" for a in anatomy.advice],
     }
 
 

@@ -18,7 +18,7 @@ from secateur.anatomy import layout as lo
 from secateur.anatomy.axes import PUBLIC, PublicAxis
 from secateur.anatomy.effective import Effective, effective_config
 from secateur.anatomy.families import family_of
-from secateur.anatomy.family import Block, Family, Fixed, Slot
+from secateur.anatomy.family import ENGINES, Advice, Block, Family, Fixed, Slot
 from secateur.anatomy.sizes import infer
 from secateur.errors import CheckpointError, ConfigError
 
@@ -250,6 +250,15 @@ class Anatomy:
     def live(self) -> frozenset[str]:
         """Axes that run through at least one tensor of this model."""
         return frozenset(self.parents)
+
+    @cached_property
+    def advice(self) -> tuple[Advice, ...]:
+        """What engines want of this model's axes and of shapes cut from it."""
+        common = (a for a in ENGINES if self._met(a))
+        return (*(a for a in self.family.advice if set(expr.names(a.expr)) <= self.live), *common)
+
+    def _met(self, advice: Advice) -> bool:
+        return set(expr.names(advice.expr)) <= self.live and bool(expr.evaluate(advice.expr, self.sizes))
 
     def scope(self, axis: str, layer: int | None) -> Scope:
         """Which set of kept units governs ``axis`` in ``layer``."""

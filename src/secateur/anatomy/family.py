@@ -73,6 +73,16 @@ class Advice:
     why: str
 
 
+ENGINES = (
+    Advice(
+        "vLLM on a CPU",
+        "e in (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)",
+        "its attention kernels know heads of 32, 64, 80, 96, 112, 128, 160, 192, 224, 256 or 512 channels",
+    ),
+)
+"""Of all families, where the parent holds to it (vLLM 0.32)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shared:
     """Weight sets used by several layers in turn (Zamba2).

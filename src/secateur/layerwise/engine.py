@@ -136,7 +136,6 @@ class Engine:
             lines.append(Line(place.name, None, "left", chosen))
             return None
         weight, solutions = self._solve(place, *chosen, grams, solved.pools, lines)
-        give_back()
         if not any(solutions):
             return None
         parts = self.storage.tensors(place, solutions, weight)

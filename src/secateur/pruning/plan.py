@@ -184,11 +184,7 @@ def _never_over(after: Cost, params: str | int | None, bytes_: str | int | None,
 def _advice(model: Model, sizes: Mapping[str, int]) -> list[str]:
     from secateur.anatomy import expr
 
-    out = []
-    for item in model.anatomy.family.advice:
-        if set(expr.names(item.expr)) <= model.anatomy.live and not expr.evaluate(item.expr, sizes):
-            out.append(f"{item.engine}: {item.why}")
-    return out
+    return [f"{a.engine}: {a.why}" for a in model.anatomy.advice if not expr.evaluate(a.expr, sizes)]
 
 
 def load_plan(path: Path, model: Model) -> Plan:
