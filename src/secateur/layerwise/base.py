@@ -52,7 +52,7 @@ class Problem:
         """W (m, d) float64."""
         return self.stored.double()
 
-    @property
+    @cached_property
     def fast(self) -> torch.Tensor:
         """W (m, d) in the dtype of sweeps, half the memory of :attr:`weight`; not to be changed."""
         return self.stored.to(self.working)
