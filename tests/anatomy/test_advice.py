@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.benchmarks.test_halving import TINY
 from transformers import NemotronHConfig
 
 import secateur as sc
-from tests.benchmarks.test_halving import TINY
 
 
 @pytest.mark.parametrize(("parent", "child", "told"), [(64, 40, True), (64, 32, False), (48, 40, False)])
