@@ -254,11 +254,8 @@ class Anatomy:
     @cached_property
     def advice(self) -> tuple[Advice, ...]:
         """What engines want of this model's axes and of shapes cut from it."""
-        common = (a for a in ENGINES if self._met(a))
-        return (*(a for a in self.family.advice if set(expr.names(a.expr)) <= self.live), *common)
-
-    def _met(self, advice: Advice) -> bool:
-        return set(expr.names(advice.expr)) <= self.live and bool(expr.evaluate(advice.expr, self.sizes))
+        about = [a for a in (*self.family.advice, *ENGINES) if set(expr.names(a.expr)) <= self.live]
+        return tuple(a for a in about if a not in ENGINES or expr.evaluate(a.expr, self.sizes))
 
     def scope(self, axis: str, layer: int | None) -> Scope:
         """Which set of kept units governs ``axis`` in ``layer``."""

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from secateur.model import Model
     from secateur.pruning.plan import Plan
 
-REPAIR_SAMPLES, REPAIR_LENGTH = 64, 256
 REPAIR_METHODS = ("norm", "least-squares")
+REPAIR_SAMPLES, REPAIR_LENGTH = 64, 256
 """Windows and tokens of each that a repair is fitted and judged on, where nothing else is said."""
 
 

@@ -39,26 +39,26 @@ class Elimination:
         self._span = torch.arange(size, device=inverse.device)
 
     def lose(self, tile: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Every row loses its ``tile`` (rows,). Returns (its inputs (rows, size), V (rows, size, d)), and in V's own
-        columns L^T."""
+        """Every row loses its ``tile`` (rows,). Returns (L (rows, size, size), V (rows, size, d))."""
         span = tile[:, None] * self.size + self._span
         told = self._told[:, : self._count]
         seen = told.gather(2, span[:, None].expand(-1, self._count, -1))
         lines = torch.baddbmm(self.inverse[span], seen.mT, told, alpha=-1)
         own = lines.gather(2, span[:, None].expand(-1, self.size, -1))
-        v: torch.Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(own), lines, upper=False)
+        lower: torch.Tensor = torch.linalg.cholesky(own)
+        v: torch.Tensor = torch.linalg.solve_triangular(lower, lines, upper=False)
         self._told[:, self._count : self._count + self.size] = v
         self._count += self.size
         across = v.view(len(v), self.size, -1, self.size).transpose(1, 2)  # (rows, tiles, rows of V, size)
         self.tiles -= (across[..., :, None] * across[..., None, :]).sum(2)
-        return span, v
+        return lower, v
 
-    def pulled(self, change: torch.Tensor, span: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """What a change (rows, n, size) of the tile does to all weights, (rows, n, d): change [P_SS]^-1 P_S,:,
-        from what :meth:`lose` returned."""
-        lower = v.gather(2, span[:, None].expand(-1, self.size, -1)).mT
-        solved: torch.Tensor = torch.linalg.solve_triangular(lower, change.mT, upper=False)
-        return solved.mT @ v
+
+def pulled(change: torch.Tensor, lower: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """What a change (rows, n, size) of a tile does to all weights, (rows, n, d): change [P_SS]^-1 P_S,:, from what
+    :meth:`Elimination.lose` returned."""
+    solved: torch.Tensor = torch.linalg.solve_triangular(lower, change.mT, upper=False)
+    return solved.mT @ v
 
 
 def eliminated_reference(inverse: torch.Tensor, gone: torch.Tensor) -> torch.Tensor:

@@ -59,9 +59,11 @@ class Format:
         row (loaders know no ragged last group)."""
         if not self.group or self.group >= columns:
             return columns
+        if columns % self.group == 0:
+            return self.group
         fitting = [w for w in range(self.group, max(1, self.group // 4) - 1, -1) if columns % w == 0]
         powers = [w for w in fitting if w & (w - 1) == 0]
-        return next(iter(fitting[:1] if self.group in fitting else powers or fitting), columns)
+        return (powers or fitting or [columns])[0]
 
 
 @dataclass(frozen=True, slots=True)

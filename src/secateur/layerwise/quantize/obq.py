@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from secateur.layerwise.base import Method, Problem, Solution
-from secateur.layerwise.elimination import Elimination, rows_at_a_time
+from secateur.layerwise.elimination import Elimination, pulled, rows_at_a_time
 from secateur.layerwise.gram import DAMP, spd_inverse
 from secateur.layerwise.quantize.grids import Format, Grid, Search
 from secateur.layerwise.quantize.packed import solution
@@ -57,7 +57,7 @@ def greedy(weight: Tensor, inverse: Tensor, grid: Grid) -> Tensor:
         q = grid.snap(w.reshape(r, grid.scale.shape[1], -1)).reshape(r, d)
         p = _next(q - w, inner.tiles[:, :, 0, 0], left, half)
         value = q[every, p]
-        w -= inner.pulled((w[every, p] - value)[:, None, None], *inner.lose(p))[:, 0]
+        w -= pulled((w[every, p] - value)[:, None, None], *inner.lose(p))[:, 0]
         w[every, p] = value
         left[every, p] = False
     return w

@@ -18,7 +18,7 @@ import torch
 
 from secateur.errors import UsageError
 from secateur.layerwise.base import Method, Problem, Solution, Unfit
-from secateur.layerwise.elimination import Elimination, rows_at_a_time
+from secateur.layerwise.elimination import Elimination, pulled, rows_at_a_time
 from secateur.layerwise.gram import DAMP, spd_inverse
 from secateur.layerwise.sparsify.joint import joint
 from secateur.layerwise.sparsify.masked import masked
@@ -50,7 +50,7 @@ def greedy(weight: torch.Tensor, inverse: torch.Tensor, columns: int, steps: int
         losses = torch.einsum("grta,gtab,grtb->gt", tiles, inverted, tiles).masked_fill(closed, torch.inf)
         t = losses.argmin(1)
         order[:, step] = t
-        w -= p.pulled(tiles[every, :, t], *p.lose(t))
+        w -= pulled(tiles[every, :, t], *p.lose(t))
         closed[every, t] = True
     return order
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import torch
 
 from secateur.layerwise.gram import spd_inverse
+from secateur.layerwise.sparsify.pattern import positions
 
 CHUNK_BYTES = 1 << 27
 """Memory for the systems of the rows that are solved together."""
@@ -53,8 +54,7 @@ def _solutions(
         at += len(rows)
         z = torch.zeros(len(rows), right.shape[1], dtype=right.dtype, device=right.device)
         if size:
-            index = (~inside[rows]).to(torch.uint8).argsort(stable=True, dim=1)[:, :size]
-            valid = torch.arange(size, device=right.device) < counts[rows, None]
+            index, valid = positions(inside[rows])
             system = h[index[:, :, None], index[:, None, :]]
             system.masked_fill_(~(valid[:, :, None] & valid[:, None, :]), 0.0)
             system.diagonal(dim1=1, dim2=2).masked_fill_(~valid, 1.0)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from secateur.layerwise.base import Method, Problem, Solution
-from secateur.layerwise.elimination import Elimination, rows_at_a_time
+from secateur.layerwise.elimination import Elimination, pulled, rows_at_a_time
 from secateur.layerwise.gram import DAMP
 from secateur.layerwise.sparsify.joint import joint
 from secateur.layerwise.sparsify.masked import masked
@@ -52,7 +52,7 @@ def _greedy(weight: torch.Tensor, inverse: torch.Tensor, steps: int, pattern: Pa
         scores = (w.square() / p.tiles[:, :, 0, 0]).masked_fill(closed, torch.inf)
         losses[:, step], j = scores.min(1)
         order[:, step] = j
-        w -= p.pulled(w[every, j][:, None, None], *p.lose(j))[:, 0]
+        w -= pulled(w[every, j][:, None, None], *p.lose(j))[:, 0]
         closed[every, j] = True
         if pattern.group:
             left[every, j // pattern.group] -= 1

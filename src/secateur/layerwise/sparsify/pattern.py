@@ -60,6 +60,15 @@ class Pattern:
         return _least(scores.reshape(1, -1), self.count(scores.numel())).reshape(scores.shape)
 
 
+def positions(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(index, valid), (.., most): where ``mask`` (.., n) holds, in order; where it holds less often, others fill up
+    that are not ``valid``."""
+    counts = mask.sum(-1, keepdim=True)
+    most = int(counts.max())
+    index = (~mask).to(torch.uint8).argsort(stable=True, dim=-1)[..., :most]
+    return index, torch.arange(most, device=mask.device) < counts
+
+
 def _least(scores: torch.Tensor, count: int) -> torch.Tensor:
     """Mask of the ``count`` smallest along the last dimension, the first of equals: a selection, not a sort."""
     if not count:

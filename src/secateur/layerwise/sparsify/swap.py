@@ -25,7 +25,7 @@ from secateur.layerwise.gram import DAMP, spd_inverse
 from secateur.layerwise.sparsify import chita, magnitude, mrp, obc, sparsegpt, wanda
 from secateur.layerwise.sparsify.joint import CHUNK_BYTES, joint
 from secateur.layerwise.sparsify.masked import masked
-from secateur.layerwise.sparsify.pattern import Pattern, parse
+from secateur.layerwise.sparsify.pattern import Pattern, parse, positions
 
 STARTS = {m.METHOD.name: m.METHOD for m in (magnitude, wanda, sparsegpt, obc, mrp, chita)}
 _GAIN = 1e-9
@@ -129,11 +129,9 @@ class _Inside:
 
 def _inside(mask: torch.Tensor, group: int) -> _Inside:
     m, d = mask.shape
-    grouped = mask.view(m, -1, group or d)
-    counts = grouped.sum(-1, keepdim=True)
+    index, valid = positions(mask.view(m, -1, group or d))
     first = torch.arange(0, d, group or d, device=mask.device)[:, None]
-    index = grouped.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., : int(counts.max())]
-    return _Inside(index + first, torch.arange(index.shape[-1], device=mask.device) < counts)
+    return _Inside(index + first, valid)
 
 
 def _pivot(t: torch.Tensor, at: torch.Tensor, *, into: bool) -> None:
